@@ -1,0 +1,9378 @@
+/*
+sandbox.h - run code in a remote sandbox, from C. Version 0.1.0. Public domain or MIT, at the end.
+
+LangSmith Sandbox runs untrusted code in isolated containers. This header speaks its whole protocol:
+HTTP, WebSocket, JSON and reconnecting are inside; sockets come from a transport, a small table of
+functions. sandbox_posix.h is the one for Linux, macOS and the BSDs.
+
+TO USE IT, copy sandbox.h and sandbox_posix.h into your project. In one C or C++ file write
+
+    #define SANDBOX_IMPLEMENTATION
+    #include "sandbox.h"
+    #include "sandbox_posix.h"
+
+and include sandbox.h without the #define wherever you need the declarations. A whole program:
+
+    // example: complete
+    #define SANDBOX_IMPLEMENTATION
+    #include "sandbox.h"
+    #include "sandbox_posix.h"
+    #include <stdio.h>
+
+    int main(void)
+    {
+        sbx_config config = {0};
+        sbx_client *client = NULL;
+        sbx_sandbox *sandbox = NULL;
+        sbx_result *result = NULL;
+        sbx_error err;
+
+        config.transport = sbx_posix(); // LANGSMITH_ENDPOINT, LANGSMITH_API_KEY
+        if (sbx_open(&config, &client, &err) == SBX_OK &&
+            sbx_sandbox_create(client, NULL, &sandbox, &err) == SBX_OK &&
+            sbx_run(sandbox, "uname -a", NULL, &result, &err) == SBX_OK)
+            printf("%sexit code %d\n", result->out, result->exit_code);
+        else
+            fprintf(stderr, "%s\n", err.message);
+
+        if (sandbox)
+            sbx_sandbox_delete(client, sandbox->name, NULL, NULL);
+        sbx_free(result);
+        sbx_free(sandbox);
+        sbx_close(client);
+        return err.status != SBX_OK;
+    }
+
+CONTENTS
+
+    build options           below this manual, with the version
+    status, sbx_error       what calls return and what went wrong
+    sbx_transport           what the library needs of the world, and how to write your own
+    sbx_client              configuration
+    operations              deadlines, cancelling, event loops
+    templates, sandboxes    the control plane
+    commands                running them, reading their output as it comes
+    files                   reading and writing them, also in constant memory
+    codecs                  URL, JSON, HTTP/1.1, multipart, WebSocket, each usable alone
+    the implementation      part by part; internal.h has the map
+
+CONVENTIONS
+
+  Zero means default. Zero an options struct, then set what you need: 0 and NULL are always the
+  documented default. SBX_NONE (-1) switches a limit off.
+
+  Times are int64_t milliseconds and end in _ms. Sizes are size_t bytes. Strings are UTF-8; what you
+  pass in ends with a 0 and is copied before the call returns, unless its comment says "lent".
+
+  A call returns an sbx_status: SBX_OK is 0, errors are negative. Results go through pointers, which
+  are NULL after a failure. The last argument says what went wrong, in a sentence; it may be NULL.
+
+  What a call gives you is one allocation: sbx_free frees it with all that it points at. What is lent
+  to you says until when.
+
+  A client, and all that it made, belongs to one thread at a time. sbx_cancel_set and sbx_op_cancel may
+  be called from any thread and from signal handlers. There are no globals; different clients never
+  meet.
+
+  Undefined, as everywhere in C: pointers that do not point to what the declaration says, and objects
+  used after they were freed. All else is an error with a name.
+
+ERRORS. Look at the status, or at its family:
+
+    // example: errors
+    sbx_result *result;
+    sbx_run_options options = {0};
+    options.timeout_ms = 10000;
+    if (sbx_run(sandbox, "sleep 999", &options, &result, &err) != SBX_OK) {
+        if (err.status == SBX_E_COMMAND_TIMEOUT)
+            puts("too slow");
+        else if (sbx_status_is(err.status, SBX_E_CONNECTION))
+            printf("network: %s\n", err.message);
+        else
+            printf("%s %s\n", sbx_status_name(err.status), err.message);
+    }
+    sbx_free(result);
+
+OUTPUT AS IT COMES, by a handle whose chunks you fetch, or by options.on_output:
+
+    // example: chunks
+    sbx_command *command;
+    sbx_chunk chunk;
+    if (sbx_command_start(sandbox, "make build", NULL, &command, &err) == SBX_OK) {
+        while (sbx_command_next(command, &chunk, SBX_NONE, &err) == SBX_OK)
+            fwrite(chunk.data, 1, chunk.len, chunk.stream == SBX_STDERR ? stderr : stdout);
+        sbx_command_free(command);
+    }
+
+A lost connection is repaired inside these calls, and no byte is lost or seen twice. Where the service
+itself has forgotten output meanwhile, chunk.lost and result->out_lost say how much.
+
+WITHOUT BLOCKING. Every call has a _start form that makes an operation for your own event loop:
+
+    // example: operations
+    sbx_result *result;
+    sbx_op *op;
+    if (sbx_run_start(sandbox, "make test", NULL, &result, &op, &err) == SBX_OK) {
+        sbx_item items[SBX_ITEMS];
+        int64_t timeout_ms;
+        int n;
+        while (sbx_op_step(op, &err) == SBX_AGAIN) {
+            n = sbx_op_wants(op, items, SBX_ITEMS, &timeout_ms);
+            printf("wait for %d handles, %d ms at most\n", n, (int)timeout_ms); // poll() here
+        }
+        sbx_op_free(op);
+        sbx_free(result);
+    }
+
+The blocking calls are these, with the transport's own wait in the middle, and nothing more.
+*/
+
+/* Made by amalgamate.py from the files that the headings name. Change those. */
+
+/* ==== src/public.h ============================================================================ */
+
+#ifndef SBX_PUBLIC_H
+#define SBX_PUBLIC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define SBX_VERSION_MAJOR 0
+#define SBX_VERSION_MINOR 1
+#define SBX_VERSION_PATCH 0
+#define SBX_VERSION "0.1.0"
+
+/* BUILD OPTIONS. Define them the same way in every file that includes this header.
+
+   SBX_STATIC         every function is static: the library is private to the one file that has it
+   SBX_API            your own decoration of the public functions, for example a DLL export
+   SBX_NO_CONTROL     leaves out templates and the life of sandboxes; sbx_sandbox_at stays
+   SBX_NO_FILES       leaves out reading and writing files in a sandbox
+   SBX_NO_WEBSOCKET   leaves out the WebSocket codec and command handles; sbx_run uses HTTP
+   SBX_NO_ENV         never reads environment variables
+   SBX_NO_STDLIB      no realloc and free: sbx_config.allocator is then required
+   SBX_NO_SIMD        portable C only, no SSE2 or NEON */
+#ifndef SBX_API
+#ifdef SBX_STATIC
+#if defined(__GNUC__)
+#define SBX_API static __attribute__((unused))
+#else
+#define SBX_API static
+#endif
+#else
+#define SBX_API extern
+#endif
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* No limit, never, or none: for every member and argument that documents it. */
+#define SBX_NONE (-1)
+
+/* ------------------------------------------------------------------------------------- status */
+
+/* What a call returned. Values are frozen: new ones are only ever added. Zero and positive values
+   are not errors. An error may belong to a family, see sbx_status_is. */
+typedef enum sbx_status {
+    SBX_OK = 0,
+    SBX_AGAIN = 1, /* no progress is possible now: wait as sbx_op_wants says, or feed more bytes */
+    SBX_END = 2,   /* the stream, document or command ended in good order */
+
+    /* This program: the call, its arguments, its limits. */
+    SBX_E_ARGUMENT = -1,  /* an argument is wrong; nothing was sent. The message names it */
+    SBX_E_MEMORY = -2,    /* the allocator returned NULL */
+    SBX_E_CANCELLED = -3, /* sbx_cancel_set, sbx_op_cancel, or the transport's wait said so */
+    SBX_E_TIMEOUT = -4,   /* the call's own time limit (sbx_call.timeout_ms) passed */
+    SBX_E_TOO_BIG = -5,   /* a limit of this library or of the configuration was exceeded */
+    SBX_E_ABORTED = -6,   /* one of your callbacks returned non-zero */
+    SBX_E_ENTROPY = -7,   /* the transport could not supply random bytes */
+    SBX_E_UNSUPPORTED = -8, /* the transport lacks a hook, or this build lacks the part */
+    SBX_E_FILE = -9,        /* a local file could not be read or written */
+
+    /* The way to the service. Family: SBX_E_CONNECTION. */
+    SBX_E_CONNECTION = -20,    /* the connection broke, or could not be used; also the family */
+    SBX_E_RESOLVE = -21,       /* the host's name has no address */
+    SBX_E_CONNECT = -22,       /* no address of the host accepted a connection */
+    SBX_E_TLS = -23,           /* the peer could not be verified, or TLS is not available */
+    SBX_E_PROTOCOL = -24,      /* the peer broke HTTP, WebSocket or JSON */
+    SBX_E_SERVER_RELOAD = -25, /* the server closed to restart (WebSocket close code 1001) */
+
+    /* The service's own answer. Family: SBX_E_SERVICE. */
+    SBX_E_SERVICE = -40,        /* an error without a class of its own; also the family */
+    SBX_E_API = -41,            /* the endpoint failed (500), or is not the service's */
+    SBX_E_AUTHENTICATION = -42, /* the API key is missing or refused */
+    SBX_E_NOT_FOUND = -43,      /* the resource does not exist: see resource_type */
+    SBX_E_VALIDATION = -44,     /* a field was refused: see field and details */
+    SBX_E_QUOTA = -45,          /* a quota is used up: see quota_type */
+    SBX_E_ALREADY_EXISTS = -46, /* a resource of that name exists */
+    SBX_E_NAME_CONFLICT = -47,  /* the new name is taken */
+    SBX_E_IN_USE = -48,         /* something else still refers to the resource */
+    SBX_E_CREATION = -49,       /* provisioning failed: see resource_type and error_type */
+    SBX_E_RESOURCE_TIMEOUT = -50, /* not ready in time: see resource_type and last_status */
+    SBX_E_NOT_READY = -51,        /* the sandbox is not ready for operations yet */
+    SBX_E_NO_DATAPLANE = -52,     /* the sandbox has no data-plane URL */
+
+    /* What ran inside the sandbox. Family: SBX_E_OPERATION, itself in SBX_E_SERVICE. */
+    SBX_E_OPERATION = -60,      /* the operation failed inside the sandbox: see operation */
+    SBX_E_COMMAND_TIMEOUT = -61 /* the command ran longer than its timeout_ms and was killed */
+} sbx_status;
+
+/* 1 if status is family or belongs to it, else 0. Every status is its own family. */
+SBX_API int sbx_status_is(sbx_status status, sbx_status family);
+
+/* The name of a status as it stands above, for example "SBX_E_NOT_FOUND"; never NULL. */
+SBX_API const char *sbx_status_name(sbx_status status);
+
+/* One refused field of a validation error. All strings are NUL-terminated and may be cut. */
+typedef struct sbx_error_detail {
+    char field[48];
+    char type[32];
+    char message[112];
+} sbx_error_detail;
+
+/* How many details an sbx_error keeps. */
+#define SBX_ERROR_DETAILS 4
+
+/* Why a call failed. Yours, by value: it points at nothing but static text and there is nothing to
+   free. Every call that takes an sbx_error * accepts NULL, and sets all of it whatever it returns:
+   after success status is SBX_OK and message is "". No string is ever NULL, and none holds the API
+   key. Texts from the service are cut to fit, at a character's boundary. */
+typedef struct sbx_error {
+    sbx_status status;         /* what the call returned */
+    int http_status;           /* of the failing response; 0: there was none */
+    int close_code;            /* of the WebSocket close frame; 0: there was none */
+    int native_code;           /* errno or TLS code as the transport gave it; 0: none */
+    int port;                  /* that the error is about; 0: none */
+    int attempts;              /* how often it was tried; 0: nothing was sent */
+    const char *resource_type; /* static: "sandbox", "template", "file", .. or "" */
+    const char *operation;     /* static: "run", "read", "write", "reconnect", .. or "" */
+    const char *quota_type;    /* static: "sandbox_count", "cpu", "memory", .. or "" */
+    char error_type[64];       /* the service's own name of the error, or "" */
+    char field[64];            /* the argument or field that was refused, or "" */
+    char last_status[32];      /* the resource's last known status, or "" */
+    char message[512];         /* one sentence, with what to do about it where we know */
+    int detail_count;          /* how many details the service sent; the first ones are kept */
+    sbx_error_detail details[SBX_ERROR_DETAILS];
+} sbx_error;
+
+/* ---------------------------------------------------------------------------------- transport */
+
+/* THE TRANSPORT is all that the library knows of the world outside: byte streams, time, randomness.
+   transports/sandbox_posix.h is one; writing your own takes about a hundred lines. Nothing here may
+   block but wait. */
+
+/* What to wait for: a handle that your wait hook understands (a file descriptor, mostly). */
+enum { SBX_READ = 1, SBX_WRITE = 2 };
+typedef struct sbx_item {
+    intptr_t handle;
+    unsigned want; /* SBX_READ | SBX_WRITE */
+} sbx_item;
+
+/* The most items that one operation ever waits for. */
+#define SBX_ITEMS 8
+
+/* A byte stream: a socket, or TLS over a stream. Implementations start with an sbx_stream.
+   An error status is final for the stream: afterwards only close is called. */
+typedef struct sbx_stream sbx_stream;
+typedef struct sbx_stream_methods {
+    /* Goes on connecting. SBX_AGAIN: call again when something of wants happened. SBX_OK: usable;
+       for TLS: the peer is verified. Errors: SBX_E_RESOLVE, _CONNECT, _TLS, _CONNECTION. */
+    sbx_status (*connect)(sbx_stream *s);
+
+    /* SBX_OK: 1 <= *n <= cap bytes are in buf. SBX_AGAIN: none now. SBX_END: the peer has ended
+       its direction in good order. The library reads until SBX_AGAIN before it waits, so bytes
+       held inside a TLS layer are never missed. *n is 0 unless SBX_OK. */
+    sbx_status (*read)(sbx_stream *s, void *buf, size_t cap, size_t *n);
+
+    /* SBX_OK: the first 1 <= *n <= len bytes are taken. SBX_AGAIN: none now. Never raises a
+       signal. *n is 0 unless SBX_OK. */
+    sbx_status (*write)(sbx_stream *s, const void *buf, size_t len, size_t *n);
+
+    /* SBX_OK: nothing that write has taken is left in this layer. NULL: write never buffers. */
+    sbx_status (*flush)(sbx_stream *s);
+
+    /* What the stream waits for: writes at most cap (>= SBX_ITEMS) items and returns how many.
+       want is what the layers above need, SBX_READ | SBX_WRITE, 0 while connecting; a layer may
+       wait for something else (a TLS write may have to read). *timeout_ms comes in as the longest
+       sleep that the caller wants, SBX_NONE for any, and may be lowered. */
+    int (*wants)(sbx_stream *s, unsigned want, sbx_item *items, int cap, int64_t *timeout_ms);
+
+    /* Frees s and the stream below it. Never blocks, never fails. */
+    void (*close)(sbx_stream *s);
+} sbx_stream_methods;
+
+struct sbx_stream {
+    const sbx_stream_methods *methods;
+    int native_code;    /* why the last error: errno, TLS alert; 0: none */
+    const char *detail; /* the same in words, or NULL; valid until close */
+};
+
+/* Kept by reference: must outlive its clients. Hooks marked "optional" may be NULL. `state` is what
+   open gave, or user where open is NULL. A client calls its hooks from its own thread, except
+   wakeup, which any thread and any signal handler may call. */
+typedef struct sbx_transport {
+    void *user;
+
+    /* Optional: what one client needs of its own (a wake-up pipe, say). Called by sbx_open and
+       sbx_close. On failure *state is not used. */
+    sbx_status (*open)(void *user, void **state);
+    void (*close)(void *state);
+
+    /* Begins a connection to host (a name or a numeric address, IPv6 without brackets) and port.
+       Must not block: names are resolved inside the stream's connect. On failure *out is NULL. */
+    sbx_status (*dial)(void *state, const char *host, uint16_t port, sbx_stream **out);
+
+    /* Optional: wraps lower in TLS and owns it, on failure too. MUST verify the certificate chain
+       and that it names host. Without this hook https fails with SBX_E_TLS: there is no fall-back
+       to clear text. */
+    sbx_status (*secure)(void *state, sbx_stream *lower, const char *host, sbx_stream **out);
+
+    /* Sleeps until one of the items is ready, wakeup was called, or the time is up (SBX_NONE: no
+       limit). Returning SBX_OK early is fine; SBX_E_CANCELLED ends the blocking call. n may be 0.
+       Optional: without it only sbx_op_step can be used. */
+    sbx_status (*wait)(void *state, const sbx_item *items, int n, int64_t timeout_ms);
+
+    /* Optional: makes the current wait, or the next one, return at once. Callable from any thread
+       and from a signal handler. Without it sbx_op_wait never sleeps longer than 100 ms. */
+    void (*wakeup)(void *state);
+
+    /* Milliseconds of a monotonic clock with any epoch. */
+    int64_t (*now_ms)(void *state);
+
+    /* Optional: milliseconds since 1970 in UTC, for Retry-After dates and time-ordered ids. */
+    int64_t (*wall_ms)(void *state);
+
+    /* Fills buf from a cryptographically secure source, or fails with SBX_E_ENTROPY. */
+    sbx_status (*entropy)(void *state, void *buf, size_t len);
+} sbx_transport;
+
+/* Memory from where you want it. resize(user, NULL, 0, n) allocates, resize(user, p, old, n) moves
+   or grows, resize(user, p, old, 0) frees and returns NULL. NULL for n > 0 is a failure and leaves
+   p as it was. */
+typedef struct sbx_allocator {
+    void *(*resize)(void *user, void *p, size_t old_size, size_t new_size);
+    void *user;
+} sbx_allocator;
+
+/* ------------------------------------------------------------------------------------- client */
+
+/* A configuration and a pool of idle connections. A client and all that it made belong to one
+   thread at a time; only the functions that say so may be called from others. */
+typedef struct sbx_client sbx_client;
+
+enum { SBX_LOG_WARNING = 1, SBX_LOG_INFO = 2, SBX_LOG_DEBUG = 3 };
+
+typedef struct sbx_config {
+    const sbx_transport *transport; /* required; kept by reference */
+
+    /* The control plane's base URL, http or https. NULL: LANGSMITH_ENDPOINT, else
+       LANGCHAIN_ENDPOINT, else "https://api.smith.langchain.com", with "/v2/sandboxes" appended.
+       Environment values that are empty or white space count as unset. */
+    const char *endpoint;
+
+    /* Sent as X-Api-Key to the endpoint and to the data planes that it names, never over clear
+       text to another machine unless the endpoint itself is http. NULL: LANGSMITH_API_KEY, else
+       LANGCHAIN_API_KEY; without one, no header is sent. Copied, and wiped by sbx_close. */
+    const char *api_key;
+
+    /* "Name: value" lines sent with every request and WebSocket upgrade, ended by NULL. One of
+       these replaces a header of the library's own with the same name, except those that frame
+       the message (Host, Content-Length, Transfer-Encoding, Connection, Upgrade, Sec-*), which
+       are refused. NULL: none. */
+    const char *const *headers;
+
+    int64_t timeout_ms;  /* 0: 10,000 for each control-plane request; SBX_NONE: no limit */
+    int max_retries;     /* 0: 3 more attempts where a repetition is safe; SBX_NONE: none */
+    size_t max_body;     /* 0: 16 MiB held in memory of one response; more is SBX_E_TOO_BIG */
+    size_t max_message;  /* 0: 16 MiB of one WebSocket message */
+    sbx_allocator allocator; /* {0}: realloc and free */
+
+    /* What happens, one line at a time, without secrets. level is one of SBX_LOG_*. NULL: silent.
+       May be called by every function that takes the client or something it made. */
+    void (*log)(void *user, int level, const char *line);
+    void *log_user;
+} sbx_config;
+
+/* Checks config and makes a client, without any traffic. Fails with SBX_E_ARGUMENT, SBX_E_MEMORY or
+   what the transport's open says; *out is NULL then. config and what it points at, except the
+   transport, may go afterwards. */
+SBX_API sbx_status sbx_open(const sbx_config *config, sbx_client **out, sbx_error *err);
+
+/* Closes the idle connections, wipes the key, frees the client. Free first the operations, command
+   handles and sandboxes made by it. NULL is fine. */
+SBX_API void sbx_close(sbx_client *client);
+
+/* Frees what a call gave you: a sandbox, a template, a list, a result, the bytes of a file. One call
+   frees the object and all that it points at. NULL is fine. */
+SBX_API void sbx_free(void *object);
+
+/* --------------------------------------------------------------------------------- operations */
+
+/* Ends calls from outside: set all of it to 0, put its address into the sbx_call of any number of
+   calls of one client, and call sbx_cancel_set. It stays set until you set it to 0 again. */
+typedef struct sbx_cancel {
+    volatile int set;
+} sbx_cancel;
+
+/* Makes every call that was given cancel end with SBX_E_CANCELLED within 250 ms, wherever it is:
+   resolving, connecting, waiting between two attempts. For any thread and any signal handler.
+   client may be NULL: then nothing is woken, and calls see it at their next step. */
+SBX_API void sbx_cancel_set(sbx_client *client, sbx_cancel *cancel);
+
+/* What every call can be told. A NULL sbx_call * and a zero struct mean the defaults. */
+typedef struct sbx_call {
+    int64_t timeout_ms;         /* for the whole call with all attempts; 0: none but the limits that
+                                   each call documents; SBX_NONE: none at all */
+    const char *const *headers; /* more "Name: value" lines, ended by NULL; they replace those of the
+                                   client with the same name, whatever the case */
+    sbx_cancel *cancel;         /* or NULL; must outlive the call */
+} sbx_call;
+
+/* Every call is an operation: a state machine that never blocks. The blocking function NAME is
+   NAME_start, sbx_op_wait and sbx_op_free. An operation keeps its own copy of all that it needs of
+   the arguments, except callbacks, their user pointers, and buffers that are said to be lent. */
+typedef struct sbx_op sbx_op;
+
+/* Does all that can be done without waiting. SBX_AGAIN: wait, then call again; calling too often is
+   harmless. SBX_OK: done, the results that the start named are set. Errors are final and sticky:
+   every later call says the same. Callbacks are called from here only. */
+SBX_API sbx_status sbx_op_step(sbx_op *op, sbx_error *err);
+
+/* What to wait for after a step that returned SBX_AGAIN. Writes at most cap (use SBX_ITEMS) items
+   and returns how many; *timeout_ms is how long to wait at most, SBX_NONE for any time. Both go
+   straight into poll(). Ask again after every step. */
+SBX_API int sbx_op_wants(sbx_op *op, sbx_item *items, int cap, int64_t *timeout_ms);
+
+/* The one blocking loop: step, then the transport's wait, until it is done (SBX_OK or an error) or
+   timeout_ms have passed (SBX_AGAIN: the operation goes on when you call again). */
+SBX_API sbx_status sbx_op_wait(sbx_op *op, int64_t timeout_ms, sbx_error *err);
+
+/* The same for n (at most 64) operations of one client: waits until at least one of them is done.
+   Finished ones count, so take them out of the array. SBX_OK: at least one is done; SBX_AGAIN: the
+   time is up; SBX_E_ARGUMENT or what the transport's wait says. */
+SBX_API sbx_status sbx_wait(sbx_op *const *ops, int n, int64_t timeout_ms, sbx_error *err);
+
+/* Asks the operation to end with SBX_E_CANCELLED. For any thread and any signal handler, as long as
+   the operation is not freed meanwhile. */
+SBX_API void sbx_op_cancel(sbx_op *op);
+
+/* At any time but from a callback of this operation: cancels it if it is still going and frees it.
+   Its connection goes back to the pool if the exchange was complete. NULL is fine. */
+SBX_API void sbx_op_free(sbx_op *op);
+
+#ifndef SBX_NO_CONTROL
+/* ---------------------------------------------------------------------------------- templates */
+
+/* A template names an image and the resources of the sandboxes made from it. Free with sbx_free.
+   Strings are never NULL; what the service did not send is "". */
+typedef struct sbx_volume_mount {
+    const char *volume_name;
+    const char *mount_path;
+} sbx_volume_mount;
+
+typedef struct sbx_template {
+    const char *name;
+    const char *image;
+    const char *cpu;     /* "500m" */
+    const char *memory;  /* "512Mi" */
+    const char *storage; /* "" when not limited */
+    const sbx_volume_mount *volume_mounts;
+    size_t volume_mount_count;
+    const char *id;
+    const char *created_at;
+    const char *updated_at;
+} sbx_template;
+
+typedef struct sbx_templates {
+    const sbx_template *items;
+    size_t count;
+} sbx_templates;
+
+typedef struct sbx_template_options {
+    const char *name;    /* required */
+    const char *image;   /* required: "python:3.12-slim" */
+    const char *cpu;     /* NULL: "500m" */
+    const char *memory;  /* NULL: "512Mi" */
+    const char *storage; /* NULL: not sent */
+    const sbx_volume_mount *volume_mounts;
+    size_t volume_mount_count;
+    sbx_call call;
+} sbx_template_options;
+
+/* Creates a template. Each attempt is limited by sbx_config.timeout_ms. Errors: SBX_E_ARGUMENT, the
+   families SBX_E_CONNECTION and SBX_E_SERVICE (SBX_E_VALIDATION, SBX_E_AUTHENTICATION, ..). *out is
+   NULL unless SBX_OK. The same holds for the calls below. */
+SBX_API sbx_status sbx_template_create(sbx_client *client, const sbx_template_options *options,
+                                       sbx_template **out, sbx_error *err);
+SBX_API sbx_status sbx_template_create_start(sbx_client *client,
+                                             const sbx_template_options *options,
+                                             sbx_template **out, sbx_op **op, sbx_error *err);
+
+/* Gets one template by its name. SBX_E_NOT_FOUND with resource_type "template" if there is none. */
+SBX_API sbx_status sbx_template_get(sbx_client *client, const char *name, const sbx_call *call,
+                                    sbx_template **out, sbx_error *err);
+SBX_API sbx_status sbx_template_get_start(sbx_client *client, const char *name,
+                                          const sbx_call *call, sbx_template **out, sbx_op **op,
+                                          sbx_error *err);
+
+/* All templates in one allocation. */
+SBX_API sbx_status sbx_template_list(sbx_client *client, const sbx_call *call, sbx_templates **out,
+                                     sbx_error *err);
+SBX_API sbx_status sbx_template_list_start(sbx_client *client, const sbx_call *call,
+                                           sbx_templates **out, sbx_op **op, sbx_error *err);
+
+/* Deletes a template. SBX_E_IN_USE while sandboxes or pools refer to it, SBX_E_NOT_FOUND. */
+SBX_API sbx_status sbx_template_delete(sbx_client *client, const char *name, const sbx_call *call,
+                                       sbx_error *err);
+SBX_API sbx_status sbx_template_delete_start(sbx_client *client, const char *name,
+                                             const sbx_call *call, sbx_op **op, sbx_error *err);
+#endif
+
+/* ---------------------------------------------------------------------------------- sandboxes */
+
+typedef enum sbx_state {
+    SBX_STATE_UNKNOWN = 0, /* a word that this version does not know: see sbx_sandbox.status */
+    SBX_STATE_PROVISIONING = 1,
+    SBX_STATE_READY = 2,
+    SBX_STATE_FAILED = 3,
+    SBX_STATE_STOPPED = 4 /* the service starts it again on the next use */
+} sbx_state;
+
+/* A sandbox as the service described it at the time of the call, and the handle for what happens
+   inside. Read it freely; free with sbx_free, which does not delete the sandbox itself. Strings are
+   never NULL; what the service did not send is "". Must not outlive its client. */
+typedef struct sbx_sandbox {
+    sbx_client *client;
+    const char *name;
+    const char *id;
+    const char *dataplane_url;
+    sbx_state state;
+    const char *status;         /* the service's word: "provisioning", "ready", "failed", .. */
+    const char *status_message; /* why it failed */
+    const char *template_name;
+    const char *snapshot_id;
+    const char *created_at;
+    const char *updated_at;
+} sbx_sandbox;
+
+/* A sandbox whose data-plane URL is already known, without asking the service. The URL must be http
+   or https without query or fragment. The API key is sent there only under the rule that
+   sbx_config.api_key states. No traffic; free with sbx_free. */
+SBX_API sbx_status sbx_sandbox_at(sbx_client *client, const char *dataplane_url, sbx_sandbox **out,
+                                  sbx_error *err);
+
+#ifndef SBX_NO_CONTROL
+typedef struct sbx_sandboxes {
+    const sbx_sandbox *items;
+    size_t count;
+} sbx_sandboxes;
+
+/* At most one of template_name, snapshot_id and snapshot_name; none: the service's default. */
+typedef struct sbx_sandbox_options {
+    const char *template_name;
+    const char *snapshot_id;
+    const char *snapshot_name;
+    const char *name;         /* NULL: the service chooses one */
+    int no_wait;              /* 1: return at once, with state SBX_STATE_PROVISIONING */
+    int64_t ready_timeout_ms; /* 0: 30,000: how long the service may take until it is ready */
+    sbx_call call;
+} sbx_sandbox_options;
+
+/* Creates a sandbox, and waits until it is ready unless no_wait is 1. Each attempt is limited by
+   ready_timeout_ms + 30 s (with no_wait: 30 s). options may be NULL. Errors besides the common ones:
+   SBX_E_CREATION (error_type says ImagePull, CrashLoop, Unschedulable, ..), SBX_E_RESOURCE_TIMEOUT,
+   SBX_E_QUOTA. After a cancellation, a time-out or a broken connection the sandbox may exist all the
+   same: with a name of your own you can get or delete it. */
+SBX_API sbx_status sbx_sandbox_create(sbx_client *client, const sbx_sandbox_options *options,
+                                      sbx_sandbox **out, sbx_error *err);
+SBX_API sbx_status sbx_sandbox_create_start(sbx_client *client, const sbx_sandbox_options *options,
+                                            sbx_sandbox **out, sbx_op **op, sbx_error *err);
+
+/* Gets one sandbox by its name. */
+SBX_API sbx_status sbx_sandbox_get(sbx_client *client, const char *name, const sbx_call *call,
+                                   sbx_sandbox **out, sbx_error *err);
+SBX_API sbx_status sbx_sandbox_get_start(sbx_client *client, const char *name,
+                                         const sbx_call *call, sbx_sandbox **out, sbx_op **op,
+                                         sbx_error *err);
+
+/* All sandboxes in one allocation. The items are handles as good as any; sbx_free the list only. */
+SBX_API sbx_status sbx_sandbox_list(sbx_client *client, const sbx_call *call, sbx_sandboxes **out,
+                                    sbx_error *err);
+SBX_API sbx_status sbx_sandbox_list_start(sbx_client *client, const sbx_call *call,
+                                          sbx_sandboxes **out, sbx_op **op, sbx_error *err);
+
+/* Deletes a sandbox and all that runs in it. */
+SBX_API sbx_status sbx_sandbox_delete(sbx_client *client, const char *name, const sbx_call *call,
+                                      sbx_error *err);
+SBX_API sbx_status sbx_sandbox_delete_start(sbx_client *client, const char *name,
+                                            const sbx_call *call, sbx_op **op, sbx_error *err);
+
+/* The status alone, a light request. Free with sbx_free. */
+typedef struct sbx_sandbox_status {
+    sbx_state state;
+    const char *status;
+    const char *status_message;
+} sbx_sandbox_status;
+
+SBX_API sbx_status sbx_sandbox_get_status(sbx_client *client, const char *name,
+                                          const sbx_call *call, sbx_sandbox_status **out,
+                                          sbx_error *err);
+SBX_API sbx_status sbx_sandbox_get_status_start(sbx_client *client, const char *name,
+                                                const sbx_call *call, sbx_sandbox_status **out,
+                                                sbx_op **op, sbx_error *err);
+
+typedef struct sbx_wait_options {
+    int64_t ready_timeout_ms; /* 0: 120,000; SBX_NONE: no limit */
+    int64_t poll_interval_ms; /* 0: 1,000 */
+    sbx_call call;
+} sbx_wait_options;
+
+/* Asks for the status until it is ready, then gets the sandbox. Asks at least once, and does not
+   sleep past the limit. SBX_E_CREATION with the service's reason if it failed; SBX_E_RESOURCE_TIMEOUT
+   with last_status when ready_timeout_ms is over. options may be NULL. */
+SBX_API sbx_status sbx_sandbox_wait(sbx_client *client, const char *name,
+                                    const sbx_wait_options *options, sbx_sandbox **out,
+                                    sbx_error *err);
+SBX_API sbx_status sbx_sandbox_wait_start(sbx_client *client, const char *name,
+                                          const sbx_wait_options *options, sbx_sandbox **out,
+                                          sbx_op **op, sbx_error *err);
+#endif
+
+/* ----------------------------------------------------------------------------------- commands */
+
+enum { SBX_STDOUT = 1, SBX_STDERR = 2 };
+
+/* Called with output as it comes, in order, each byte once, also after a reconnect. stream is
+   SBX_STDOUT or SBX_STDERR; data is lent until you return. Non-zero ends the call with
+   SBX_E_ABORTED; the command in the sandbox runs on until its idle time-out. */
+typedef int (*sbx_output_fn)(void *user, int stream, const char *data, size_t len);
+
+typedef struct sbx_run_options {
+    const char *const *env; /* "NAME=value", ended by NULL; NULL: none */
+    const char *cwd;        /* NULL: the sandbox's own */
+    const char *shell;      /* NULL: "/bin/bash" */
+    int64_t timeout_ms;     /* 0: 60,000: the service kills the command then; SBX_NONE: no limit.
+                               Sent in seconds, rounded up */
+    int64_t idle_timeout_ms; /* 0: 300,000: killed when no client is connected for so long; SBX_NONE */
+    int64_t ttl_ms;          /* 0: 600,000: kept after its end, to be reattached; SBX_NONE */
+    int kill_on_disconnect;  /* 1: kill it as soon as the last client is gone */
+    int pty;                 /* 1: a pseudo-terminal; all output is then SBX_STDOUT */
+    sbx_output_fn on_output; /* NULL: none */
+    void *user;              /* first argument of on_output */
+    int discard_output;      /* 1: the result holds no output, only on_output sees it */
+    size_t max_output;       /* 0: 64 MiB collected in a result; more is SBX_E_TOO_BIG */
+    sbx_call call;           /* timeout_ms 0: for a command with a time limit, that limit + 30 s */
+} sbx_run_options;
+
+/* Free with sbx_free. out and err are NUL-terminated and may hold NULs before; they are never NULL.
+   What a reconnect could not bring back, because the service had already forgotten it, is counted
+   in the two lost members. exit_code is the service's: a command killed by a signal has mostly 128
+   plus its number, or the number as a negative one. */
+typedef struct sbx_result {
+    int exit_code;
+    const char *out;
+    size_t out_len;
+    const char *err;
+    size_t err_len;
+    uint64_t out_lost;
+    uint64_t err_lost;
+} sbx_result;
+
+/* Runs command by the shell and waits for its end. A non-zero exit code is SBX_OK: look at
+   exit_code. options may be NULL. Runs over a WebSocket, reconnecting when the connection drops;
+   falls back to plain HTTP only when the service has no WebSocket endpoint and output callbacks are
+   not wanted, so that nothing ever runs twice. Errors besides the common ones: SBX_E_COMMAND_TIMEOUT,
+   SBX_E_OPERATION, SBX_E_NOT_READY, SBX_E_NO_DATAPLANE (both without traffic). */
+SBX_API sbx_status sbx_run(const sbx_sandbox *sandbox, const char *command,
+                           const sbx_run_options *options, sbx_result **out, sbx_error *err);
+SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command,
+                                 const sbx_run_options *options, sbx_result **out, sbx_op **op,
+                                 sbx_error *err);
+
+#ifndef SBX_NO_WEBSOCKET
+/* A started command in your hands. Free with sbx_command_free. */
+typedef struct sbx_command sbx_command;
+
+/* A piece of output: len > 0 bytes of one stream, the first of which is number offset. lost is how
+   many bytes before it the service had forgotten when the connection came back; 0 mostly. */
+typedef struct sbx_chunk {
+    int stream; /* SBX_STDOUT or SBX_STDERR */
+    const char *data;
+    size_t len;
+    uint64_t offset;
+    uint64_t lost;
+} sbx_chunk;
+
+/* Makes a handle; never blocks and sends nothing yet: connecting, starting and reconnecting go on
+   inside the calls below. on_output and discard_output of options work here too. */
+SBX_API sbx_status sbx_command_start(const sbx_sandbox *sandbox, const char *command,
+                                     const sbx_run_options *options, sbx_command **out,
+                                     sbx_error *err);
+
+/* The next output, in the order of arrival. SBX_OK: *chunk is set, its data lent until the next call
+   on command. SBX_AGAIN: nothing in timeout_ms (0 never blocks, SBX_NONE waits for ever). SBX_END:
+   the command has exited and all output was given. *chunk is zero unless SBX_OK. */
+SBX_API sbx_status sbx_command_next(sbx_command *command, sbx_chunk *chunk, int64_t timeout_ms,
+                                    sbx_error *err);
+
+/* Reads on to the end and gives the exit code with all output since the start, also what next has
+   given before, unless discard_output is 1. Once only: a second call is SBX_E_ARGUMENT. */
+SBX_API sbx_status sbx_command_result(sbx_command *command, sbx_result **out, sbx_error *err);
+
+/* The id by which the service knows the command. Never NULL, valid until the handle is freed. */
+SBX_API const char *sbx_command_id(const sbx_command *command);
+
+/* The process id inside the sandbox; 0 before the service has told it. */
+SBX_API int64_t sbx_command_pid(const sbx_command *command);
+
+/* For sbx_op_wants, sbx_op_wait, sbx_wait and sbx_op_cancel, where a command counts as done while a
+   chunk waits to be taken by sbx_command_next, or none will come any more. No chunk is ever passed
+   over. Never free it by sbx_op_free. */
+SBX_API sbx_op *sbx_command_op(sbx_command *command);
+
+/* Lets go of the command, which runs on in the sandbox for its idle time-out. NULL is fine. */
+SBX_API void sbx_command_free(sbx_command *command);
+#endif
+
+/* -------------------------------------------------------------------------------------- files */
+
+/* Supplies the bytes of a file: writes 1..cap bytes to buf and sets *n, or leaves *n at 0 at the end.
+   cap is always 16,384. Returns SBX_OK; or SBX_AGAIN if there is nothing now (the operation then
+   waits 50 ms before it asks again, or until you step it); anything else ends the call with
+   SBX_E_ABORTED. Time spent inside counts as progress. */
+typedef int (*sbx_source_fn)(void *user, void *buf, size_t cap, size_t *n);
+
+/* Takes the next bytes of a file, in order; data is lent until you return. Non-zero ends the call
+   with SBX_E_ABORTED. */
+typedef int (*sbx_sink_fn)(void *user, const void *data, size_t len);
+
+/* Tells how far a transfer is, at most once for every 64 KiB and once at its end. total is SBX_NONE
+   while unknown. Non-zero ends the call with SBX_E_ABORTED. */
+typedef int (*sbx_progress_fn)(void *user, int64_t done, int64_t total);
+
+#ifndef SBX_NO_FILES
+typedef struct sbx_file_options {
+    sbx_progress_fn progress; /* NULL: none */
+    void *user;               /* first argument of source, sink and progress */
+    sbx_call call;            /* timeout_ms 0: no total limit, but 60 s without a byte moving */
+} sbx_file_options;
+
+/* Writes len bytes to the file at path, which is made or replaced. Relative paths start at the
+   sandbox's home. data is lent until the operation is over. options may be NULL. Errors besides the
+   common ones: SBX_E_OPERATION with operation "write". */
+SBX_API sbx_status sbx_write(const sbx_sandbox *sandbox, const char *path, const void *data,
+                             size_t len, const sbx_file_options *options, sbx_error *err);
+SBX_API sbx_status sbx_write_start(const sbx_sandbox *sandbox, const char *path, const void *data,
+                                   size_t len, const sbx_file_options *options, sbx_op **op,
+                                   sbx_error *err);
+
+/* The same from a callback, in constant memory. size is the number of bytes that source will give,
+   SBX_NONE if unknown (the request is then chunked). Fewer or more bytes than size fail the call
+   with SBX_E_ARGUMENT, and the server sees a broken request. Never repeated once source was asked. */
+SBX_API sbx_status sbx_write_from(const sbx_sandbox *sandbox, const char *path,
+                                  sbx_source_fn source, int64_t size,
+                                  const sbx_file_options *options, sbx_error *err);
+SBX_API sbx_status sbx_write_from_start(const sbx_sandbox *sandbox, const char *path,
+                                        sbx_source_fn source, int64_t size,
+                                        const sbx_file_options *options, sbx_op **op,
+                                        sbx_error *err);
+
+/* The bytes of a file. data is followed by a 0 that is not counted. Free with sbx_free. */
+typedef struct sbx_bytes {
+    const char *data;
+    size_t len;
+} sbx_bytes;
+
+/* Reads a whole file into memory, at most sbx_config.max_body. SBX_E_NOT_FOUND with resource_type
+   "file" if there is none; SBX_E_OPERATION with operation "read". */
+SBX_API sbx_status sbx_read(const sbx_sandbox *sandbox, const char *path,
+                            const sbx_file_options *options, sbx_bytes **out, sbx_error *err);
+SBX_API sbx_status sbx_read_start(const sbx_sandbox *sandbox, const char *path,
+                                  const sbx_file_options *options, sbx_bytes **out, sbx_op **op,
+                                  sbx_error *err);
+
+/* The same into a callback, in constant memory and of any size. sink never sees the body of an
+   error. SBX_OK means that sink has seen the whole file; after an error it may have seen a part.
+   Never repeated once sink was called. */
+SBX_API sbx_status sbx_read_to(const sbx_sandbox *sandbox, const char *path, sbx_sink_fn sink,
+                               const sbx_file_options *options, sbx_error *err);
+SBX_API sbx_status sbx_read_to_start(const sbx_sandbox *sandbox, const char *path,
+                                     sbx_sink_fn sink, const sbx_file_options *options,
+                                     sbx_op **op, sbx_error *err);
+#endif
+
+/* ------------------------------------------------------------------------------------- codecs */
+
+/* THE CODECS turn bytes into events and back, without I/O, clock, callbacks or allocation. Each is
+   usable alone. All the readers work alike:
+
+       sbx_status NAME_read(NAME *codec, data, len, &used, &event)
+
+   takes some of the bytes, says how many in used, and returns SBX_OK with one event, SBX_AGAIN
+   (all len bytes are taken and there is no event: come back with more), SBX_END where the codec has
+   an end, or an error, which is sticky. Call it again with the rest, also when the rest is empty:
+   events may be left. The bytes may be cut anywhere, always with the same outcome, but for where
+   one long text is divided into several events. What an event points at is lent: it lies in data
+   or in the codec, and is valid until the next call or until data changes. After an error, problem
+   is a static sentence that says what is wrong. The members of the codec structs are private. */
+
+/* TEXT */
+
+/* Checks UTF-8 (RFC 3629) that comes in pieces. Zero the state before the first one. Returns 0 as
+   soon as the text cannot become valid any more, else 1. */
+typedef struct sbx_utf8 {
+    uint32_t state; /* 0: between two characters */
+} sbx_utf8;
+SBX_API int sbx_utf8_check(sbx_utf8 *u, const void *data, size_t len);
+
+/* Percent-encodes len bytes so that they stand for themselves in one path segment or query value:
+   all but letters, digits, "-", "_" and "~" (also ".", so that no segment can be "." or ".."). Writes
+   at most cap bytes with the final 0 and returns the full length without it. */
+SBX_API size_t sbx_url_encode(const char *text, size_t len, char *out, size_t cap);
+
+/* Decodes %XX, and "+" to a space if plus is 1, in place or to out, which may be text. Returns the
+   length, or SIZE_MAX for a bad escape. Writes no final 0. */
+SBX_API size_t sbx_url_decode(const char *text, size_t len, int plus, char *out);
+
+/* Finds the first parameter called name in a query such as "a=1&path=%2Ftmp+x" (without "?") and
+   writes its value, decoded ("+" and "%20" both are a space), to out with a final 0. SBX_OK: *out_len
+   is the length without that 0; a parameter without "=" has the value "". SBX_END: there is no such
+   parameter. SBX_E_TOO_BIG: it does not fit in cap bytes, of which *out_len + 1 are needed.
+   SBX_E_PROTOCOL: the value has a bad escape, or a NUL. *out_len is 0 unless it says otherwise here;
+   what out holds then is undefined. */
+SBX_API sbx_status sbx_url_query(const char *query, size_t len, const char *name, char *out,
+                                 size_t cap, size_t *out_len);
+
+/* The parts of an absolute http or https URL (RFC 3986). They point into the text that was parsed.
+   host is without brackets; path is "" or starts with "/"; port is the scheme's own by default. */
+typedef struct sbx_url {
+    int tls;
+    const char *host;
+    size_t host_len;
+    uint16_t port;
+    const char *path;
+    size_t path_len;
+    const char *query; /* without "?" */
+    size_t query_len;
+} sbx_url;
+
+/* SBX_OK, or SBX_E_ARGUMENT with a static sentence in *problem (may be NULL, is set to NULL otherwise).
+   Refuses all characters that the standard does not allow, bad escapes, escapes in the host, IPv6
+   addresses that are none or have a zone, user information, fragments, empty hosts, and ports that are
+   empty or not 1..65535. */
+SBX_API sbx_status sbx_url_parse(const char *text, size_t len, sbx_url *url, const char **problem);
+
+/* JSON (RFC 8259), strict. */
+
+typedef enum sbx_json_type {
+    SBX_JSON_OBJECT = 1, /* { */
+    SBX_JSON_OBJECT_END, /* } */
+    SBX_JSON_ARRAY,      /* [ */
+    SBX_JSON_ARRAY_END,  /* ] */
+    SBX_JSON_KEY,        /* text, len */
+    SBX_JSON_STRING,     /* text, len */
+    SBX_JSON_INTEGER,    /* integer, and number as near as a double can be */
+    SBX_JSON_NUMBER,     /* number: a fraction, an exponent, or beyond int64 */
+    SBX_JSON_TRUE,
+    SBX_JSON_FALSE,
+    SBX_JSON_NULL
+} sbx_json_type;
+
+/* How deep arrays and objects may nest, and how long a number may be. */
+#define SBX_JSON_DEPTH 64
+#define SBX_JSON_NUMBER_MAX 256
+
+typedef struct sbx_json_event {
+    sbx_json_type type;
+    int depth;        /* of the value: 0 is the document; a key has the depth of its value */
+    const char *text; /* unescaped UTF-8; not NUL-terminated, may hold NULs */
+    size_t len;
+    int partial; /* 1: the text goes on in the next event, of the same type */
+    int64_t integer;
+    double number;
+} sbx_json_event;
+
+/* The reader. It refuses all that the standard refuses, invalid UTF-8, lone surrogates and a byte
+   order mark among it, at the first byte that no document could have there. Equal keys are reported
+   as they come: the last one should win. */
+typedef struct sbx_json {
+    const char *problem;
+    uint64_t offset; /* of the byte that was refused, or the number of bytes taken */
+    char *scratch;
+    size_t cap, used, given;
+    uint64_t arrays; /* one bit per level, the innermost lowest: 1 for an array */
+    uint32_t code, high;
+    int utf8_checked; /* yours, after init: 1 skips the check of bytes that are known to be UTF-8 */
+    int depth, state, step;
+    sbx_status status;
+    sbx_utf8 utf8;
+    size_t number_len;
+    char number[SBX_JSON_NUMBER_MAX];
+} sbx_json;
+
+/* scratch holds unescaped text, must not overlap the data and must outlive the reader; cap is at
+   least 16 (with less, reading fails with SBX_E_ARGUMENT). A text that lies whole and without escapes
+   in the data is lent from there, any other one comes in scratch. A text of up to cap bytes is always
+   given in one event; a longer one may come in several, all but the last marked partial, that divide
+   no character. */
+SBX_API void sbx_json_init(sbx_json *j, char *scratch, size_t cap);
+
+/* SBX_END: the document is complete and only white space followed. Errors: SBX_E_PROTOCOL;
+   SBX_E_TOO_BIG for depth and numbers. */
+SBX_API sbx_status sbx_json_read(sbx_json *j, const void *data, size_t len, size_t *used,
+                                 sbx_json_event *event);
+
+/* Says that no more bytes come. SBX_OK: one last event (a number at the top ends only here); call it
+   again. SBX_END: complete. SBX_E_PROTOCOL: cut short. */
+SBX_API sbx_status sbx_json_finish(sbx_json *j, sbx_json_event *event);
+
+/* The writer writes to out as far as cap goes and counts all, as snprintf does: run it with cap 0 to
+   measure, then for good. Errors (a value without a key, invalid UTF-8, too deep) are sticky. */
+typedef struct sbx_json_writer {
+    char *out;
+    size_t cap, len;
+    uint64_t arrays;
+    int depth, state;
+    sbx_status status;
+} sbx_json_writer;
+
+SBX_API void sbx_json_writer_init(sbx_json_writer *w, char *out, size_t cap);
+SBX_API void sbx_json_begin_object(sbx_json_writer *w);
+SBX_API void sbx_json_end_object(sbx_json_writer *w);
+SBX_API void sbx_json_begin_array(sbx_json_writer *w);
+SBX_API void sbx_json_end_array(sbx_json_writer *w);
+SBX_API void sbx_json_key(sbx_json_writer *w, const char *name);
+SBX_API void sbx_json_key_len(sbx_json_writer *w, const char *name, size_t len);
+SBX_API void sbx_json_string(sbx_json_writer *w, const char *text, size_t len);
+SBX_API void sbx_json_integer(sbx_json_writer *w, int64_t value);
+SBX_API void sbx_json_number(sbx_json_writer *w, double value); /* shortest form that reads back */
+SBX_API void sbx_json_boolean(sbx_json_writer *w, int value);
+SBX_API void sbx_json_null(sbx_json_writer *w);
+
+/* SBX_OK: the document is complete and *len (may be NULL) bytes long; only min(len, cap) of them were
+   written, and no final 0. SBX_E_ARGUMENT: misuse or invalid UTF-8; SBX_E_TOO_BIG: too deep. */
+SBX_API sbx_status sbx_json_writer_finish(sbx_json_writer *w, size_t *len);
+
+/* HTTP/1.1 MESSAGES (RFC 9112), one after the other on a connection. */
+
+enum { SBX_HTTP1_RESPONSE = 0, SBX_HTTP1_REQUEST = 1 }; /* what is read */
+
+typedef enum sbx_http1_type {
+    SBX_HTTP1_START = 1, /* status and reason, or method and target; version */
+    SBX_HTTP1_HEADER,    /* name, value */
+    SBX_HTTP1_HEAD_END,  /* content_length */
+    SBX_HTTP1_BODY,      /* data: len > 0 bytes of the body, chunking removed */
+    SBX_HTTP1_TRAILER,   /* name, value */
+    SBX_HTTP1_MESSAGE_END
+} sbx_http1_type;
+
+/* Limits of one head, refused with SBX_E_TOO_BIG beyond. A line must fit in scratch. */
+#define SBX_HTTP1_HEADERS 128
+#define SBX_HTTP1_HEAD_MAX 65536
+
+typedef struct sbx_http1_event {
+    sbx_http1_type type;
+    int status;        /* 100..999 */
+    int minor_version; /* of HTTP/1.x */
+    const char *name;  /* of a header; the method of a request; NULL in a response's start */
+    size_t name_len;
+    const char *value; /* of a header, trimmed; the target; the reason phrase */
+    size_t value_len;
+    const char *data;
+    size_t len;
+    int64_t content_length; /* SBX_NONE: chunked, or until the connection is closed; without a body:
+                               what was announced, else 0 */
+} sbx_http1_event;
+
+typedef struct sbx_http1 {
+    const char *problem;
+    sbx_status status;
+    int role, state;
+    char *scratch;
+    size_t cap, used;       /* of scratch; used: by the part of a line that came */
+    size_t head_size;       /* of the head or the trailers so far */
+    int headers, hosts;     /* how many there were */
+    int empty_lines;        /* before a request */
+    int informational;      /* how many responses of class 1xx were skipped */
+    int status_code, minor_version;
+    int no_body;            /* what sbx_http1_expect_no_body said */
+    int chunked, close, keep_alive; /* what the headers said */
+    int persistent;         /* another message may follow */
+    int64_t content_length; /* SBX_NONE: no such header */
+    uint64_t left;          /* bytes of the body, of the chunk, or of the line's end behind it */
+    uint64_t overhead;      /* of the chunks, beyond what their content pays for */
+} sbx_http1;
+
+/* scratch keeps a line that comes in pieces, and must outlive the reader. Lines longer than cap are
+   refused: take 8 KiB or more. */
+SBX_API void sbx_http1_init(sbx_http1 *h, int role, char *scratch, size_t cap);
+
+/* For responses: 1 says that the next one answers HEAD and has no body. Holds for one response. */
+SBX_API void sbx_http1_expect_no_body(sbx_http1 *h, int no_body);
+
+/* A message is START, its HEADERs, HEAD_END, BODY as it comes, TRAILERs and MESSAGE_END, also where it
+   has no body. After MESSAGE_END the next message may follow; if it may not, read takes no more bytes
+   and says SBX_END. Up to 16 responses of class 1xx are skipped, but for 101: its message ends with
+   its head, and the bytes behind it, which read does not touch, belong to another protocol. (The same
+   would hold for a 2xx to CONNECT, which is not supported.)
+
+   Errors: SBX_E_PROTOCOL, SBX_E_TOO_BIG. Refused are versions other than 1.0 and 1.1, lines that do
+   not end in CR LF, obsolete folding, white space before a colon, control characters in values,
+   Content-Length twice or as a list, Content-Length beside Transfer-Encoding, codings other than
+   chunked, Transfer-Encoding in HTTP/1.0, and chunk lines that take up more than 8 times their content
+   and 64 KiB. Extensions of chunks are ignored. Bytes that cannot be the start of a message are
+   refused at once, without waiting for the line's end. In the role SBX_HTTP1_REQUEST, 1.1 needs
+   exactly one Host, and up to two empty lines may stand before the request. */
+SBX_API sbx_status sbx_http1_read(sbx_http1 *h, const void *data, size_t len, size_t *used,
+                                  sbx_http1_event *event);
+
+/* Says that the peer closed. SBX_OK: an event, the end of a body that ends so; SBX_END: between two
+   messages; SBX_E_PROTOCOL: in the middle of one. */
+SBX_API sbx_status sbx_http1_finish(sbx_http1 *h, sbx_http1_event *event);
+
+/* After a message: 1 if the connection can be used for another one. */
+SBX_API int sbx_http1_keep_alive(const sbx_http1 *h);
+
+/* Writes what stands before len > 0 bytes of a chunk, at most SBX_HTTP1_CHUNK_MAX bytes, and returns
+   how many. After the bytes comes CR LF, after the last chunk "0" CR LF CR LF. */
+#define SBX_HTTP1_CHUNK_MAX 18
+SBX_API size_t sbx_http1_chunk(char *out, size_t len);
+
+/* 1 if value, a comma-separated list, has this token, whatever the case. */
+SBX_API int sbx_http1_has_token(const char *value, size_t len, const char *token);
+
+/* MULTIPART/FORM-DATA (RFC 7578) with one file, as an upload needs it; the reader takes any number
+   of parts. */
+
+typedef enum sbx_multipart_type {
+    SBX_MULTIPART_PART = 1, /* name and filename of a new part */
+    SBX_MULTIPART_DATA,     /* data: len > 0 bytes of it */
+    SBX_MULTIPART_PART_END
+} sbx_multipart_type;
+
+typedef struct sbx_multipart_event {
+    sbx_multipart_type type;
+    const char *name;
+    size_t name_len;
+    const char *filename; /* NULL: none */
+    size_t filename_len;
+    const char *data;
+    size_t len;
+} sbx_multipart_event;
+
+#define SBX_MULTIPART_BOUNDARY_MAX 70
+#define SBX_MULTIPART_HEAD_MAX 4096
+
+typedef struct sbx_multipart {
+    const char *problem;
+    sbx_status status;
+    int state, in_part;
+    size_t delimiter_len;
+    size_t matched; /* bytes of the delimiter that the input went along with */
+    size_t assumed; /* of those, how many were not there: the first line needs no CR LF before it */
+    size_t head_len, line; /* of the part's head so far; where its last line starts */
+    char delimiter[SBX_MULTIPART_BOUNDARY_MAX + 6]; /* CR LF "--" boundary "--" */
+    char head[SBX_MULTIPART_HEAD_MAX];
+} sbx_multipart;
+
+/* content_type is the value of the header: multipart/form-data; boundary=.. SBX_E_PROTOCOL, also from
+   the calls that follow, if it is not that. */
+SBX_API sbx_status sbx_multipart_init(sbx_multipart *m, const char *content_type, size_t len);
+
+/* SBX_END: the closing boundary was read; the rest of data is the epilogue, to be ignored. What stands
+   before the first boundary is skipped. A part is PART, its DATA, which may be empty, and PART_END.
+   Names are what stands between the quotes: escapes by backslash or percent sign are left as they are.
+   Errors: SBX_E_PROTOCOL, for a part without a name too; SBX_E_TOO_BIG: the headers of a part are
+   longer than SBX_MULTIPART_HEAD_MAX. */
+SBX_API sbx_status sbx_multipart_read(sbx_multipart *m, const void *data, size_t len, size_t *used,
+                                      sbx_multipart_event *event);
+
+/* Says that the body ended. SBX_END, or SBX_E_PROTOCOL: it was cut short. */
+SBX_API sbx_status sbx_multipart_finish(sbx_multipart *m);
+
+/* What stands before and after the bytes of the one part of an upload, NUL-terminated. boundary is
+   1..SBX_MULTIPART_BOUNDARY_MAX letters and digits that do not occur in the bytes: use random ones. In
+   name and filename (NULL: none), quotes, backslashes and control characters are percent-encoded.
+   Both return the length without the final 0, or 0 when cap is too small (256 suffices for short
+   names) or boundary is not as it should be. */
+SBX_API size_t sbx_multipart_head(char *out, size_t cap, const char *boundary, const char *name,
+                                  const char *filename);
+SBX_API size_t sbx_multipart_tail(char *out, size_t cap, const char *boundary);
+
+#ifndef SBX_NO_WEBSOCKET
+/* WEBSOCKET FRAMES (RFC 6455), without extensions. */
+
+enum { SBX_WS_CLIENT = 0, SBX_WS_SERVER = 1 }; /* who reads: a client refuses masked frames, a server
+                                                  unmasked ones */
+
+typedef enum sbx_ws_opcode {
+    SBX_WS_CONTINUATION = 0, /* for sbx_ws_header only: goes on with a message */
+    SBX_WS_TEXT = 1,
+    SBX_WS_BINARY = 2,
+    SBX_WS_CLOSE = 8,
+    SBX_WS_PING = 9,
+    SBX_WS_PONG = 10
+} sbx_ws_opcode;
+
+typedef struct sbx_ws_event {
+    sbx_ws_opcode opcode;
+    int first;        /* text, binary: 1 if data starts a message */
+    int last;         /* text, binary: 1 if data ends it; len may be 0 then */
+    const char *data; /* a piece of the message, or all of a ping's, pong's or close's payload */
+    size_t len;
+    int close_code; /* close: as the peer sent it, 1005 if it sent none; data is the reason then */
+} sbx_ws_event;
+
+typedef struct sbx_ws {
+    const char *problem;
+    int close_code; /* to be sent in the close frame after an error: 1002, 1007 or 1009 */
+    int role;
+    sbx_status status;
+    uint64_t limit, size, left; /* of a message, so far, of the frame */
+    int opcode, message, fin, in_frame;
+    unsigned head_len, control_len, key_at;
+    sbx_utf8 utf8;
+    unsigned char head[14], key[4], control[125];
+} sbx_ws;
+
+/* limit is the longest message that is accepted, in bytes. */
+SBX_API void sbx_ws_init(sbx_ws *ws, int role, uint64_t limit);
+
+/* data is unmasked in place where the frames are masked. A frame that is complete in data comes as one
+   event; of a longer one comes what is there; a control frame always comes whole. SBX_END: a close
+   frame was read before; no more bytes are taken. Errors: SBX_E_PROTOCOL, SBX_E_TOO_BIG (limit, known
+   from the header). Text is checked for UTF-8 across frames and refused at the first byte that is
+   wrong; whether the bytes before it in data were still given depends on how the bytes were cut. */
+SBX_API sbx_status sbx_ws_read(sbx_ws *ws, void *data, size_t len, size_t *used,
+                               sbx_ws_event *event);
+
+/* Writes a frame's header to out (at most SBX_WS_HEADER_MAX bytes) and returns its length. key is the
+   4 random bytes of a client's mask, new for each frame, NULL for a server. The payload follows,
+   masked by sbx_ws_mask; that of a close, ping or pong has at most 125 bytes and fin 1. */
+#define SBX_WS_HEADER_MAX 14
+SBX_API size_t sbx_ws_header(unsigned char *out, int opcode, int fin, uint64_t len,
+                             const unsigned char *key);
+
+/* Masks or unmasks len bytes in place or from in to out (no other overlap). at is how many bytes of
+   the frame were masked before. */
+SBX_API void sbx_ws_mask(void *out, const void *in, size_t len, const unsigned char *key, size_t at);
+
+/* The payload of a close frame, at most 125 bytes: the code, and of reason (may be NULL) what fits and
+   is whole characters of valid UTF-8. Returns the length; 0, for an empty payload, if code is one that
+   must not be sent, such as the 1005 of a received close without a code. */
+SBX_API size_t sbx_ws_close_payload(unsigned char *out, int code, const char *reason);
+
+/* The value of Sec-WebSocket-Accept for a Sec-WebSocket-Key: 28 characters and a final 0; "" if len is
+   not the 24 that every valid key has. */
+SBX_API void sbx_ws_accept(const char *key, size_t len, char out[29]);
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* SBX_PUBLIC_H */
+
+#ifdef SANDBOX_IMPLEMENTATION
+#ifndef SBX_IMPLEMENTATION_DONE
+#define SBX_IMPLEMENTATION_DONE
+
+/* ==== src/internal.h ========================================================================== */
+
+/* PRIVATE: what the parts share. A part may call parts that stand before it, never the other way:
+
+   base        memory, errors, formatting          may call: libc's memory and string functions
+   buffer      byte queues with a ceiling          base
+   text        UTF-8, numbers, dates, encodings    base
+   json url http1 websocket multipart              text; codecs: bytes in, bytes out
+   connection  one transport stream with buffers   the above
+   exchange    one HTTP request, with retries      connection
+   op          step, wants, wait, cancel           connection
+   response    what bodies and errors mean         exchange
+   control     templates and sandboxes             op, response
+   files       reading and writing files           op, response
+   command     running commands                    op, response
+   client      configuration, life of a client     all
+
+   Private names start with sbxi_ or SBXI_. Times are int64_t milliseconds. */
+
+#include <limits.h>
+#include <stdarg.h>
+#include <string.h>
+#if !defined(SBX_NO_STDLIB) || !defined(SBX_NO_ENV)
+#include <stdlib.h>
+#endif
+
+/* CEILINGS: nothing in this library grows beyond these, unless the configuration says more. */
+#define SBXI_MAX_LINE 16384u              /* of an HTTP head, and the reader's scratch */
+#define SBXI_READ_SIZE 65536u             /* a connection's read buffer */
+#define SBXI_WRITE_SIZE 65536u            /* a connection's write buffer while a body streams */
+#define SBXI_MAX_REQUEST (16u << 20)      /* a request held in memory */
+#define SBXI_MAX_BODY ((size_t)16 << 20)  /* default of sbx_config.max_body */
+#define SBXI_MAX_MESSAGE ((size_t)16 << 20) /* default of sbx_config.max_message */
+#define SBXI_MAX_OUTPUT ((size_t)64 << 20)  /* default of sbx_run_options.max_output */
+#define SBXI_MAX_ERROR_BODY 65536u          /* of an error response; the rest is ignored */
+#define SBXI_MAX_UPGRADE_BODY 16384u        /* of a refused WebSocket upgrade */
+#define SBXI_MAX_HEADERS 64                 /* that a caller may add */
+#define SBXI_MAX_IDLE 4                     /* idle connections in a client's pool */
+#define SBXI_MAX_WAIT 64                    /* operations in one sbx_wait */
+
+#define SBXI_FOREVER INT64_MAX /* a point in time that never comes */
+#define SBXI_COUNT(array) ((int)(sizeof(array) / sizeof(*(array))))
+
+/* A queue of bytes: append at the end, consume at the front. */
+typedef struct sbxi_buffer {
+    const sbx_allocator *memory;
+    char *data; /* NULL while cap is 0 */
+    size_t start, end, cap;
+    size_t ceiling; /* of end - start; appending beyond it is SBX_E_TOO_BIG */
+} sbxi_buffer;
+
+/* Where to connect to, and the path there. Everything lies in one block, text. */
+typedef struct sbxi_address {
+    char *text;
+    size_t text_size;
+    const char *host;
+    const char *target; /* path and query, as they stand in the request line */
+    uint16_t port;
+    int tls;
+} sbxi_address;
+
+/* One connection: a stream of the transport, and what was read and not yet used. */
+typedef struct sbxi_connection {
+    sbx_client *client;
+    struct sbxi_connection *next; /* in the client's pool of idle ones */
+    sbx_stream *stream;
+    int open;   /* connect has said SBX_OK */
+    int reused; /* came out of the pool */
+    int ended;  /* the peer has ended its direction */
+    uint16_t port;
+    int tls;
+    sbxi_buffer in, out;
+    char *scratch; /* SBXI_MAX_LINE bytes for the HTTP reader; NULL before the first read */
+    size_t host_size;
+    char *host;
+} sbxi_connection;
+
+struct sbx_client {
+    sbx_allocator memory;
+    const sbx_transport *transport;
+    void *state;
+    char *endpoint; /* base URL without a final slash */
+    int endpoint_tls;
+    char *api_key; /* NULL: none */
+    char *headers; /* "Name: value" lines, each with CR LF; NULL: none */
+    size_t headers_size;
+    int64_t timeout_ms;
+    int max_retries;
+    size_t max_body, max_message;
+    void (*log)(void *user, int level, const char *line);
+    void *log_user;
+    sbxi_connection *idle;
+};
+
+/* What an operation of one kind does. step returns SBX_AGAIN or the outcome, with op->error filled if
+   it is an error. wants writes what it waits for, returns how many, and lowers *wake to the time when
+   it wants to be stepped without that. dispose frees what the operation holds, but not op itself. */
+typedef struct sbxi_op_type {
+    size_t size;
+    sbx_status (*step)(sbx_op *op);
+    int (*wants)(sbx_op *op, sbx_item *items, int cap, int64_t *wake);
+    void (*dispose)(sbx_op *op);
+    int (*pending)(const sbx_op *op); /* 1: the caller has something to fetch. NULL: never */
+} sbxi_op_type;
+
+struct sbx_op {
+    const sbxi_op_type *type;
+    sbx_client *client;
+    sbx_status status; /* SBX_AGAIN until it is over, and then for good */
+    sbx_error error;
+    int64_t deadline; /* of the whole call */
+    int64_t limit_ms; /* the length of that, for the message */
+    sbx_cancel *cancel;
+    sbx_cancel own_cancel; /* sbx_op_cancel */
+    int stepping;
+};
+
+/* ==== src/base.c ============================================================================== */
+
+/* base: memory, errors by value, and the one formatter of messages.
+
+   Promises: every allocation goes through the user's allocator and may fail; a message is always
+   NUL-terminated, cut at a character's boundary. Calls nothing but libc's memory functions. */
+
+/* ---- memory ---- */
+
+#ifndef SBX_NO_STDLIB
+static void *sbxi_default_resize(void *user, void *p, size_t old_size, size_t new_size)
+{
+    (void)user;
+    (void)old_size;
+    if (new_size == 0) {
+        free(p);
+        return NULL;
+    }
+    return realloc(p, new_size);
+}
+#endif
+
+static void *sbxi_alloc(const sbx_allocator *memory, size_t size)
+{
+    return memory->resize(memory->user, NULL, 0, size);
+}
+
+static void sbxi_release(const sbx_allocator *memory, void *p, size_t size)
+{
+    if (p)
+        (void)memory->resize(memory->user, p, size, 0);
+}
+
+/* Zeroes memory that held a secret, in a way that the compiler does not leave out. */
+static void sbxi_wipe(void *p, size_t size)
+{
+    volatile unsigned char *byte = (volatile unsigned char *)p;
+    while (size--)
+        *byte++ = 0;
+}
+
+/* What a call gives to the user is one block with this in front, so that sbx_free needs nothing but
+   the pointer. Large output is not copied into the block: it is attached, and goes with it. The union
+   aligns what follows for any type. */
+typedef union sbxi_block {
+    struct {
+        sbx_allocator memory;
+        size_t size;
+        void *attached[2];
+        size_t attached_size[2];
+    } head;
+    long double align_number;
+    void *align_pointer;
+    int64_t align_integer;
+} sbxi_block;
+
+/* A zeroed object of size bytes, to be freed by sbx_free; NULL if there is no memory. */
+static void *sbxi_object(const sbx_allocator *memory, size_t size)
+{
+    sbxi_block *block;
+    if (size > SIZE_MAX - sizeof(*block))
+        return NULL;
+    block = (sbxi_block *)sbxi_alloc(memory, sizeof(*block) + size);
+    if (!block)
+        return NULL;
+    memset(block, 0, sizeof(*block) + size);
+    block->head.memory = *memory;
+    block->head.size = sizeof(*block) + size;
+    return block + 1;
+}
+
+#if !defined(SBX_NO_FILES) || !defined(SBX_NO_WEBSOCKET)
+/* Gives memory of the same allocator to an object; slot is 0 or 1. */
+static void sbxi_object_attach(void *object, int slot, void *p, size_t size)
+{
+    sbxi_block *block = (sbxi_block *)object - 1;
+    block->head.attached[slot] = p;
+    block->head.attached_size[slot] = size;
+}
+#endif
+
+SBX_API void sbx_free(void *object)
+{
+    if (object) {
+        sbxi_block *block = (sbxi_block *)object - 1;
+        sbx_allocator memory = block->head.memory;
+        sbxi_release(&memory, block->head.attached[0], block->head.attached_size[0]);
+        sbxi_release(&memory, block->head.attached[1], block->head.attached_size[1]);
+        sbxi_release(&memory, block, block->head.size);
+    }
+}
+
+/* ---- formatting ---- */
+
+/* The end of the longest prefix of text that has at most len bytes and splits no character. */
+static size_t sbxi_cut(const char *text, size_t len)
+{
+    size_t at = len;
+    while (at > 0 && len - at < 3 && ((unsigned char)text[at] & 0xc0) == 0x80)
+        at--;
+    return ((unsigned char)text[at] & 0xc0) == 0x80 ? len : at;
+}
+
+/* Copies len bytes of text into out[cap] with a final 0. Control characters become spaces, so that
+   foreign text stays on one line. */
+static void sbxi_copy(char *out, size_t cap, const char *text, size_t len)
+{
+    size_t i;
+    if (len >= cap)
+        len = sbxi_cut(text, cap - 1);
+    for (i = 0; i < len; i++)
+        out[i] = (unsigned char)text[i] < 0x20 || text[i] == 0x7f ? ' ' : text[i];
+    out[len] = 0;
+}
+
+static size_t sbxi_decimal(char out[21], int64_t value)
+{
+    char digits[20];
+    uint64_t rest = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+    size_t n = 0, len = 0;
+    do {
+        digits[n++] = (char)('0' + rest % 10);
+        rest /= 10;
+    } while (rest);
+    if (value < 0)
+        out[len++] = '-';
+    while (n)
+        out[len++] = digits[--n];
+    out[len] = 0;
+    return len;
+}
+
+/* The library's printf: %s is a string (NULL: nothing), %d an int, %l an int64_t, %% a percent sign.
+   Returns the length of what fitted into out[cap]. */
+static size_t sbxi_vformat(char *out, size_t cap, const char *format, va_list args)
+{
+    size_t at = 0, len;
+    char number[21];
+    const char *piece;
+    for (; *format && at + 1 < cap; format++) {
+        piece = format;
+        len = 1;
+        if (*format == '%') {
+            format++;
+            if (*format == 's') {
+                piece = va_arg(args, const char *);
+                len = piece ? strlen(piece) : 0;
+            } else if (*format == 'd' || *format == 'l') {
+                int64_t value = *format == 'd' ? va_arg(args, int) : va_arg(args, int64_t);
+                len = sbxi_decimal(number, value);
+                piece = number;
+            }
+        }
+        if (len == 0)
+            continue;
+        if (len >= cap - at)
+            len = sbxi_cut(piece, cap - at - 1);
+        sbxi_copy(out + at, cap - at, piece, len);
+        at += len;
+    }
+    if (cap)
+        out[at] = 0;
+    return at;
+}
+
+static size_t sbxi_format(char *out, size_t cap, const char *format, ...)
+{
+    va_list args;
+    size_t len;
+    va_start(args, format);
+    len = sbxi_vformat(out, cap, format, args);
+    va_end(args);
+    return len;
+}
+
+/* ---- errors ---- */
+
+static void sbxi_error_clear(sbx_error *err)
+{
+    if (err) {
+        memset(err, 0, sizeof(*err));
+        err->resource_type = err->operation = err->quota_type = "";
+    }
+}
+
+/* Fills err (may be NULL) and returns status. Details that are known besides are set afterwards. */
+static sbx_status sbxi_fail(sbx_error *err, sbx_status status, const char *format, ...)
+{
+    va_list args;
+    if (err) {
+        sbxi_error_clear(err);
+        err->status = status;
+        va_start(args, format);
+        sbxi_vformat(err->message, sizeof(err->message), format, args);
+        va_end(args);
+    }
+    return status;
+}
+
+static sbx_status sbxi_fail_memory(sbx_error *err)
+{
+    return sbxi_fail(err, SBX_E_MEMORY, "out of memory");
+}
+
+/* An argument error: problem completes the sentence that starts with the field's name. */
+static sbx_status sbxi_fail_argument(sbx_error *err, const char *field, const char *problem)
+{
+    (void)sbxi_fail(err, SBX_E_ARGUMENT, "%s %s", field, problem);
+    if (err)
+        sbxi_copy(err->field, sizeof(err->field), field, strlen(field));
+    return SBX_E_ARGUMENT;
+}
+
+SBX_API const char *sbx_status_name(sbx_status status)
+{
+    switch (status) {
+#define SBXI_NAME(name)                                                                            \
+    case name:                                                                                     \
+        return #name
+        SBXI_NAME(SBX_OK);
+        SBXI_NAME(SBX_AGAIN);
+        SBXI_NAME(SBX_END);
+        SBXI_NAME(SBX_E_ARGUMENT);
+        SBXI_NAME(SBX_E_MEMORY);
+        SBXI_NAME(SBX_E_CANCELLED);
+        SBXI_NAME(SBX_E_TIMEOUT);
+        SBXI_NAME(SBX_E_TOO_BIG);
+        SBXI_NAME(SBX_E_ABORTED);
+        SBXI_NAME(SBX_E_ENTROPY);
+        SBXI_NAME(SBX_E_UNSUPPORTED);
+        SBXI_NAME(SBX_E_FILE);
+        SBXI_NAME(SBX_E_CONNECTION);
+        SBXI_NAME(SBX_E_RESOLVE);
+        SBXI_NAME(SBX_E_CONNECT);
+        SBXI_NAME(SBX_E_TLS);
+        SBXI_NAME(SBX_E_PROTOCOL);
+        SBXI_NAME(SBX_E_SERVER_RELOAD);
+        SBXI_NAME(SBX_E_SERVICE);
+        SBXI_NAME(SBX_E_API);
+        SBXI_NAME(SBX_E_AUTHENTICATION);
+        SBXI_NAME(SBX_E_NOT_FOUND);
+        SBXI_NAME(SBX_E_VALIDATION);
+        SBXI_NAME(SBX_E_QUOTA);
+        SBXI_NAME(SBX_E_ALREADY_EXISTS);
+        SBXI_NAME(SBX_E_NAME_CONFLICT);
+        SBXI_NAME(SBX_E_IN_USE);
+        SBXI_NAME(SBX_E_CREATION);
+        SBXI_NAME(SBX_E_RESOURCE_TIMEOUT);
+        SBXI_NAME(SBX_E_NOT_READY);
+        SBXI_NAME(SBX_E_NO_DATAPLANE);
+        SBXI_NAME(SBX_E_OPERATION);
+        SBXI_NAME(SBX_E_COMMAND_TIMEOUT);
+#undef SBXI_NAME
+    }
+    return "unknown status";
+}
+
+SBX_API int sbx_status_is(sbx_status status, sbx_status family)
+{
+    if (status == family)
+        return 1;
+    switch (family) {
+    case SBX_E_CONNECTION:
+        return status <= SBX_E_RESOLVE && status >= SBX_E_SERVER_RELOAD;
+    case SBX_E_SERVICE:
+        return status <= SBX_E_API && status >= SBX_E_COMMAND_TIMEOUT;
+    case SBX_E_OPERATION:
+        return status == SBX_E_COMMAND_TIMEOUT;
+    default:
+        return 0;
+    }
+}
+
+/* ==== src/buffer.c ============================================================================ */
+
+/* buffer: a queue of bytes with a ceiling.
+
+   Promises: memory grows with the bytes that are there, doubling, and never past the ceiling; after
+   a failure the queue is as it was. The bytes lie in one piece from sbxi_buffer_data. */
+
+static void sbxi_buffer_init(sbxi_buffer *b, const sbx_allocator *memory, size_t ceiling)
+{
+    memset(b, 0, sizeof(*b));
+    b->memory = memory;
+    b->ceiling = ceiling;
+}
+
+static void sbxi_buffer_free(sbxi_buffer *b)
+{
+    sbxi_release(b->memory, b->data, b->cap);
+    b->data = NULL;
+    b->start = b->end = b->cap = 0;
+}
+
+static char *sbxi_buffer_data(const sbxi_buffer *b)
+{
+    return b->data + b->start;
+}
+
+static size_t sbxi_buffer_len(const sbxi_buffer *b)
+{
+    return b->end - b->start;
+}
+
+static void sbxi_buffer_consume(sbxi_buffer *b, size_t len)
+{
+    b->start += len;
+    if (b->start == b->end)
+        b->start = b->end = 0;
+}
+
+static void sbxi_buffer_compact(sbxi_buffer *b)
+{
+    if (b->start > 0) {
+        memmove(b->data, b->data + b->start, b->end - b->start);
+        b->end -= b->start;
+        b->start = 0;
+    }
+}
+
+/* Makes room for len more bytes at data + end; the caller writes and counts them. The bytes move to
+   the front only when that frees at least half of the room, or the ceiling leaves no other way, so
+   moving costs in proportion to what went through. */
+static sbx_status sbxi_buffer_reserve(sbxi_buffer *b, size_t len)
+{
+    size_t cap = b->cap < 256 ? 256 : b->cap;
+    char *data;
+    if (len <= b->cap - b->end)
+        return SBX_OK;
+    if (len > b->ceiling - sbxi_buffer_len(b))
+        return SBX_E_TOO_BIG;
+    if (b->start >= b->cap / 2 || len > b->ceiling - b->end)
+        sbxi_buffer_compact(b);
+    if (len <= b->cap - b->end)
+        return SBX_OK;
+    while (cap < b->end + len)
+        cap = cap > b->ceiling / 2 ? b->ceiling : cap * 2;
+    data = (char *)b->memory->resize(b->memory->user, b->data, b->cap, cap);
+    if (!data)
+        return SBX_E_MEMORY;
+    b->data = data;
+    b->cap = cap;
+    return SBX_OK;
+}
+
+static sbx_status sbxi_buffer_append(sbxi_buffer *b, const void *data, size_t len)
+{
+    sbx_status st = len ? sbxi_buffer_reserve(b, len) : SBX_OK;
+    if (st == SBX_OK && len) {
+        memcpy(b->data + b->end, data, len);
+        b->end += len;
+    }
+    return st;
+}
+
+static sbx_status sbxi_buffer_text(sbxi_buffer *b, const char *text)
+{
+    return sbxi_buffer_append(b, text, strlen(text));
+}
+
+/* ==== src/text.c ============================================================================== */
+
+/* text: UTF-8, numbers, dates and the small encodings that the codecs need.
+
+   Promises: no allocation, no locale; reads nothing beyond the length it is given. The UTF-8 check
+   says no at the very byte that makes the text impossible. Calls nothing but libc's memory
+   functions. */
+
+/* ---- 16 bytes at a time ---- */
+
+#ifndef SBX_NO_SIMD
+#if defined(__SSE2__) || defined(_M_X64) || (defined(_M_IX86_FP) && _M_IX86_FP >= 2)
+#include <emmintrin.h>
+#define SBXI_SIMD
+typedef __m128i sbxi_v16;
+#define SBXI_V_LOAD(p) _mm_loadu_si128((const __m128i *)(const void *)(p))
+#define SBXI_V_STORE(p, a) _mm_storeu_si128((__m128i *)(void *)(p), a)
+#define SBXI_V_FILL(byte) _mm_set1_epi8((char)(byte))
+#define SBXI_V_AND(a, b) _mm_and_si128(a, b)
+#define SBXI_V_OR(a, b) _mm_or_si128(a, b)
+#define SBXI_V_XOR(a, b) _mm_xor_si128(a, b)
+#define SBXI_V_MAX(a, b) _mm_max_epu8(a, b)     /* unsigned */
+#define SBXI_V_MINUS(a, b) _mm_subs_epu8(a, b)  /* unsigned, 0 instead of less */
+#define SBXI_V_EQUAL(a, b) _mm_cmpeq_epi8(a, b) /* 0xff where so */
+#define SBXI_V_ABOVE(a, b) _mm_cmpgt_epi8(a, b) /* signed; 0xff where so */
+#define SBXI_V_HIGH(a) (_mm_movemask_epi8(a) != 0) /* whether a byte is 0x80 or more */
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+#include <arm_neon.h>
+#define SBXI_SIMD
+typedef uint8x16_t sbxi_v16;
+#define SBXI_V_LOAD(p) vld1q_u8((const unsigned char *)(p))
+#define SBXI_V_STORE(p, a) vst1q_u8((unsigned char *)(p), a)
+#define SBXI_V_FILL(byte) vdupq_n_u8((unsigned char)(byte))
+#define SBXI_V_AND(a, b) vandq_u8(a, b)
+#define SBXI_V_OR(a, b) vorrq_u8(a, b)
+#define SBXI_V_XOR(a, b) veorq_u8(a, b)
+#define SBXI_V_MAX(a, b) vmaxq_u8(a, b)
+#define SBXI_V_MINUS(a, b) vqsubq_u8(a, b)
+#define SBXI_V_EQUAL(a, b) vceqq_u8(a, b)
+#define SBXI_V_ABOVE(a, b) vcgtq_s8(vreinterpretq_s8_u8(a), vreinterpretq_s8_u8(b))
+#define SBXI_V_HIGH(a) (vmaxvq_u8(a) >= 0x80)
+#endif
+#endif
+
+/* ---- UTF-8 ---- */
+
+/* A state other than 0 is: how many bytes the character still needs, and the lowest and the highest
+   value that the next of them may have. Only the byte after the first has bounds of its own: they
+   keep out overlong forms, surrogates and what lies beyond U+10FFFF. */
+#define SBXI_UTF8_STATE(need, low, high)                                                           \
+    ((uint32_t)(need) << 16 | (uint32_t)(low) << 8 | (uint32_t)(high))
+#define SBXI_UTF8_BAD SBXI_UTF8_STATE(1, 0xff, 0) /* no byte is in these bounds */
+
+/* The state after the first byte of a character, which is not ASCII. */
+static uint32_t sbxi_utf8_lead(unsigned char lead)
+{
+    if (lead < 0xc2)
+        return SBXI_UTF8_BAD;
+    if (lead < 0xe0)
+        return SBXI_UTF8_STATE(1, 0x80, 0xbf);
+    if (lead < 0xf0)
+        return SBXI_UTF8_STATE(2, lead == 0xe0 ? 0xa0 : 0x80, lead == 0xed ? 0x9f : 0xbf);
+    if (lead < 0xf5)
+        return SBXI_UTF8_STATE(3, lead == 0xf0 ? 0x90 : 0x80, lead == 0xf4 ? 0x8f : 0xbf);
+    return SBXI_UTF8_BAD;
+}
+
+/* One byte more. */
+static uint32_t sbxi_utf8_step(uint32_t state, unsigned char byte)
+{
+    uint32_t need = state >> 16;
+    if (state == 0)
+        return byte < 0x80 ? 0 : sbxi_utf8_lead(byte);
+    if (byte < (state >> 8 & 0xff) || byte > (state & 0xff))
+        return SBXI_UTF8_BAD;
+    return need > 1 ? SBXI_UTF8_STATE(need - 1, 0x80, 0xbf) : 0;
+}
+
+#ifdef SBXI_SIMD
+#define SBXI_UTF8_RUN 16
+
+/* Whether one of 16 bytes cannot stand where it stands. before1 to before3 are the bytes that lie one,
+   two and three places before each of them. */
+static int sbxi_utf8_is_bad(sbxi_v16 bytes, sbxi_v16 before1, sbxi_v16 before2, sbxi_v16 before3)
+{
+    /* Continuations stand exactly where a lead before them asks for one. */
+    sbxi_v16 wanted = SBXI_V_OR(SBXI_V_OR(SBXI_V_MINUS(before1, SBXI_V_FILL(0xbf)),
+                                          SBXI_V_MINUS(before2, SBXI_V_FILL(0xdf))),
+                                SBXI_V_MINUS(before3, SBXI_V_FILL(0xef)));
+    sbxi_v16 bad = SBXI_V_EQUAL(SBXI_V_EQUAL(wanted, SBXI_V_FILL(0)),
+                                SBXI_V_ABOVE(SBXI_V_FILL(0xc0), bytes));
+    /* Leads that never occur: C0, C1, F5 to FF. */
+    bad = SBXI_V_OR(bad, SBXI_V_EQUAL(SBXI_V_AND(bytes, SBXI_V_FILL(0xfe)), SBXI_V_FILL(0xc0)));
+    bad = SBXI_V_OR(bad, SBXI_V_EQUAL(SBXI_V_MAX(bytes, SBXI_V_FILL(0xf5)), bytes));
+    /* Overlong forms, surrogates, and what lies beyond U+10FFFF. */
+    bad = SBXI_V_OR(bad, SBXI_V_AND(SBXI_V_EQUAL(before1, SBXI_V_FILL(0xe0)),
+                                    SBXI_V_ABOVE(SBXI_V_FILL(0xa0), bytes)));
+    bad = SBXI_V_OR(bad, SBXI_V_AND(SBXI_V_EQUAL(before1, SBXI_V_FILL(0xed)),
+                                    SBXI_V_ABOVE(bytes, SBXI_V_FILL(0x9f))));
+    bad = SBXI_V_OR(bad, SBXI_V_AND(SBXI_V_EQUAL(before1, SBXI_V_FILL(0xf0)),
+                                    SBXI_V_ABOVE(SBXI_V_FILL(0x90), bytes)));
+    bad = SBXI_V_OR(bad, SBXI_V_AND(SBXI_V_EQUAL(before1, SBXI_V_FILL(0xf4)),
+                                    SBXI_V_ABOVE(bytes, SBXI_V_FILL(0x8f))));
+    return SBXI_V_HIGH(bad);
+}
+
+/* The end of the ASCII text at p, as far as it goes in steps of 64 bytes. */
+static const unsigned char *sbxi_ascii(const unsigned char *p, const unsigned char *end)
+{
+    for (; end - p >= 64; p += 64) {
+        sbxi_v16 all = SBXI_V_OR(SBXI_V_OR(SBXI_V_LOAD(p), SBXI_V_LOAD(p + 16)),
+                                 SBXI_V_OR(SBXI_V_LOAD(p + 32), SBXI_V_LOAD(p + 48)));
+        if (SBXI_V_HIGH(all))
+            break;
+    }
+    return p;
+}
+
+/* Checks text that starts between two characters and has at least SBXI_UTF8_RUN bytes, all or most of
+   it. Returns where the first character starts that is not checked; 0 if there is a bad byte. */
+static size_t sbxi_utf8_run(const unsigned char *text, size_t len)
+{
+    const unsigned char *end = text + (len < 19 ? 16 : len), *stop;
+    const unsigned char *p = sbxi_ascii(text, end);
+    sbxi_v16 bytes = SBXI_V_LOAD(text);
+    if (p == text) {
+        unsigned char first[19] = {0}; /* nothing lies before the first block */
+        memcpy(first + 3, text, 16);
+        if (SBXI_V_HIGH(bytes) && sbxi_utf8_is_bad(bytes, SBXI_V_LOAD(first + 2),
+                                                   SBXI_V_LOAD(first + 1), SBXI_V_LOAD(first)))
+            return 0;
+        p += 16;
+    }
+    while (p < end) {
+        if (p[-1] < 0x80)
+            p = sbxi_ascii(p, end);
+        if (end - p < 16)
+            p = end - 16; /* at the end, some bytes are checked twice */
+        stop = p + (end - p < 64 ? (end - p) & ~15 : 64);
+        for (; p < stop; p += 16) {
+            bytes = SBXI_V_LOAD(p);
+            if ((SBXI_V_HIGH(bytes) || p[-1] >= 0x80) &&
+                sbxi_utf8_is_bad(bytes, SBXI_V_LOAD(p - 1), SBXI_V_LOAD(p - 2), SBXI_V_LOAD(p - 3)))
+                return 0;
+        }
+    }
+    for (p = end; end - p < 3 && p[-1] >= 0x80; p--) {
+        if (p[-1] >= 0xc0)
+            return (size_t)(p - 1 - text);
+    }
+    return (size_t)(end - text);
+}
+#else
+#define SBXI_UTF8_RUN 8
+
+/* The end of the ASCII text at p. */
+static const unsigned char *sbxi_ascii(const unsigned char *p, const unsigned char *end)
+{
+    const uint64_t high = UINT64_C(0x8080808080808080);
+    uint64_t word[4];
+    for (; end - p >= 32; p += 32) {
+        memcpy(word, p, 32);
+        if ((word[0] | word[1] | word[2] | word[3]) & high)
+            break;
+    }
+    for (; end - p >= 8; p += 8) {
+        memcpy(word, p, 8);
+        if (word[0] & high)
+            break;
+    }
+    while (p < end && *p < 0x80)
+        p++;
+    return p;
+}
+
+/* Checks text that starts between two characters and has at least SBXI_UTF8_RUN bytes, all or most of
+   it. Returns where the first character starts that is not checked; 0 if there is a bad byte. */
+static size_t sbxi_utf8_run(const unsigned char *text, size_t len)
+{
+    const unsigned char *p = text, *last = text + len - 4;
+    uint32_t v; /* four bytes, the first one lowest */
+    while (p <= last) {
+        v = p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+        if ((v & 0x80) == 0) {
+            p = v & 0x8000 ? p + 1 : sbxi_ascii(p, last + 4);
+        } else if ((v & 0x20) == 0) {
+            if ((v & 0xc0e0) != 0x80c0 || (v & 0x1e) == 0)
+                return 0;
+            p += 2;
+        } else if ((v & 0x10) == 0) {
+            if ((v & 0xc0c0f0) != 0x8080e0 || (v & 0x200f) == 0 || (v & 0x200f) == 0x200d)
+                return 0;
+            p += 3;
+        } else {
+            if ((v & 0xc0c0c0f8) != 0x808080f0 || (v & 0x3007) == 0 || ((v & 4) && (v & 0x3003)))
+                return 0;
+            p += 4;
+        }
+    }
+    return (size_t)(p - text);
+}
+#endif
+
+SBX_API int sbx_utf8_check(sbx_utf8 *u, const void *data, size_t len)
+{
+    const unsigned char *p = (const unsigned char *)data;
+    uint32_t state = u->state;
+    size_t at = 0, run;
+    while (at < len && state != 0 && state != SBXI_UTF8_BAD)
+        state = sbxi_utf8_step(state, p[at++]);
+    if (state == 0 && len - at >= SBXI_UTF8_RUN) {
+        run = sbxi_utf8_run(p + at, len - at);
+        if (run == 0)
+            state = SBXI_UTF8_BAD;
+        at += run;
+    }
+    while (at < len && state != SBXI_UTF8_BAD) {
+        if (state == 0 && p[at] < 0x80)
+            at++;
+        else
+            state = sbxi_utf8_step(state, p[at++]);
+    }
+    u->state = state;
+    return state != SBXI_UTF8_BAD;
+}
+
+/* ---- comparing and numbers ---- */
+
+/* 1 if the len bytes of a are b, whatever the case of ASCII letters. */
+static int sbxi_equal_nocase(const char *a, size_t a_len, const char *b)
+{
+    size_t i;
+    for (i = 0; i < a_len; i++) {
+        unsigned char x = (unsigned char)a[i], y = (unsigned char)b[i];
+        if (x >= 'A' && x <= 'Z')
+            x = (unsigned char)(x | 0x20);
+        if (y >= 'A' && y <= 'Z')
+            y = (unsigned char)(y | 0x20);
+        if (x != y || y == 0)
+            return 0;
+    }
+    return b[a_len] == 0;
+}
+
+/* Decimal digits and nothing else, at least one. 0 for anything else and for what does not fit. */
+static int sbxi_parse_uint(const char *text, size_t len, uint64_t *out)
+{
+    uint64_t value = 0;
+    size_t i;
+    for (i = 0; i < len; i++) {
+        unsigned digit = (unsigned char)text[i] - (unsigned)'0';
+        if (digit > 9 || value > (UINT64_MAX - digit) / 10)
+            return 0;
+        value = value * 10 + digit;
+    }
+    *out = value;
+    return len > 0;
+}
+
+/* ---- dates ---- */
+
+/* Which of the `count` names of three letters that make up `names` stands at text; -1 if none. */
+static int sbxi_find_name(const char *text, const char *names, int count)
+{
+    int i;
+    for (i = 0; i < count; i++) {
+        if (memcmp(text, names + 3 * i, 3) == 0)
+            return i;
+    }
+    return -1;
+}
+
+/* The year's days that lie before the month's first day, January being 0. */
+static int64_t sbxi_days_before(int month, int leap)
+{
+    static const short days[] = {0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334, 365};
+    return days[month] + (month >= 2 && leap);
+}
+
+/* Milliseconds since 1970 of a date whose parts are in range but for the day, which is checked. */
+static int sbxi_date_to_ms(uint64_t year, int month, uint64_t day, uint64_t second, int64_t *out)
+{
+    int leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    int64_t y = (int64_t)year + 399; /* the calendar repeats after 400 years: no negative numbers */
+    int64_t days = ((int64_t)year - 1970) * 365 + y / 4 - y / 100 + y / 400 - 574;
+    if (day < 1 || (int64_t)day > sbxi_days_before(month + 1, leap) - sbxi_days_before(month, leap))
+        return 0;
+    days += sbxi_days_before(month, leap) + (int64_t)day - 1;
+    *out = (days * 86400 + (int64_t)second) * 1000;
+    return 1;
+}
+
+enum { SBXI_DAY, SBXI_YEAR, SBXI_HOUR, SBXI_MINUTE, SBXI_SECOND, SBXI_MONTH, SBXI_DATE_FIELDS };
+
+/* Reads text as the pattern says, in which MMM stands for a month's name, D Y h m s for a digit of
+   the day, year, hour, minute and second, d for one that may be a space, and all else for itself. */
+static int sbxi_match_date(const char *text, size_t len, const char *pattern,
+                           uint64_t field[SBXI_DATE_FIELDS])
+{
+    static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    static const char digits[] = "DYhms";
+    size_t i;
+    memset(field, 0, SBXI_DATE_FIELDS * sizeof(*field));
+    if (len != strlen(pattern))
+        return 0;
+    for (i = 0; i < len; i++) {
+        char want = pattern[i] == 'd' ? 'D' : pattern[i];
+        const char *kind = (const char *)memchr(digits, want, sizeof(digits) - 1);
+        if (kind) {
+            uint64_t *value = &field[kind - digits];
+            char byte = pattern[i] == 'd' && text[i] == ' ' ? '0' : text[i];
+            if (byte < '0' || byte > '9')
+                return 0;
+            *value = *value * 10 + (uint64_t)(byte - '0');
+        } else if (want == 'M' && pattern[i + 1] == 'M') {
+            int month = sbxi_find_name(text + i, months, 12);
+            if (month < 0)
+                return 0;
+            field[SBXI_MONTH] = (uint64_t)month;
+            i += 2;
+        } else if (text[i] != want) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* The three forms of RFC 9110, 5.6.7. Years of two digits are 1970 to 2069: that needs no clock. The
+   day of the week must be one, but need not be the right one. 1 if the date is valid. */
+static int sbxi_parse_http_date(const char *text, size_t len, int64_t *out_ms)
+{
+    static const char days[] = "SunMonTueWedThuFriSat";
+    static const char *const endings[] = {"day", "day", "sday", "nesday", "rsday", "day", "urday"};
+    uint64_t field[SBXI_DATE_FIELDS];
+    int weekday = len < 4 ? -1 : sbxi_find_name(text, days, 7);
+    if (weekday < 0)
+        return 0;
+    if (text[3] == ',') {
+        if (!sbxi_match_date(text + 3, len - 3, ", DD MMM YYYY hh:mm:ss GMT", field))
+            return 0;
+    } else if (text[3] == ' ') {
+        if (!sbxi_match_date(text + 3, len - 3, " MMM dD hh:mm:ss YYYY", field))
+            return 0;
+    } else {
+        size_t rest = strlen(endings[weekday]), at = 3 + rest;
+        if (len < at || memcmp(text + 3, endings[weekday], rest) != 0 ||
+            !sbxi_match_date(text + at, len - at, ", DD-MMM-YY hh:mm:ss GMT", field))
+            return 0;
+        field[SBXI_YEAR] += field[SBXI_YEAR] < 70 ? 2000 : 1900;
+    }
+    if (field[SBXI_HOUR] > 23 || field[SBXI_MINUTE] > 59 || field[SBXI_SECOND] > 60)
+        return 0;
+    return sbxi_date_to_ms(field[SBXI_YEAR], (int)field[SBXI_MONTH], field[SBXI_DAY],
+                           field[SBXI_HOUR] * 3600 + field[SBXI_MINUTE] * 60 + field[SBXI_SECOND],
+                           out_ms);
+}
+
+/* ---- hexadecimal, base64, UUID, SHA-1 ---- */
+
+#if !defined(SBX_NO_FILES) || !defined(SBX_NO_WEBSOCKET)
+/* Writes 2 * len digits in lower case and a final 0. */
+static void sbxi_hex(char *out, const unsigned char *in, size_t len)
+{
+    static const char digits[] = "0123456789abcdef";
+    size_t i;
+    for (i = 0; i < len; i++) {
+        *out++ = digits[in[i] >> 4];
+        *out++ = digits[in[i] & 15];
+    }
+    *out = 0;
+}
+#endif
+
+#ifndef SBX_NO_WEBSOCKET
+/* Writes (len + 2) / 3 * 4 characters, with padding, and a final 0; returns their number. */
+static size_t sbxi_base64(const unsigned char *in, size_t len, char *out)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    size_t at = 0, i;
+    for (i = 0; i < len; i += 3) {
+        size_t have = len - i;
+        unsigned second = have > 1 ? in[i + 1] : 0, third = have > 2 ? in[i + 2] : 0;
+        unsigned bits = (unsigned)in[i] << 16 | second << 8 | third;
+        out[at++] = digits[bits >> 18];
+        out[at++] = digits[bits >> 12 & 63];
+        out[at++] = have > 1 ? digits[bits >> 6 & 63] : '=';
+        out[at++] = have > 2 ? digits[bits & 63] : '=';
+    }
+    out[at] = 0;
+    return at;
+}
+
+/* A UUID of version 7 (RFC 9562): the time, then random bits. */
+static void sbxi_uuid7(char out[37], int64_t wall_ms, const unsigned char random[10])
+{
+    unsigned char id[16];
+    char digits[33];
+    int i;
+    for (i = 0; i < 6; i++)
+        id[i] = (unsigned char)((uint64_t)wall_ms >> (40 - 8 * i) & 0xff);
+    memcpy(id + 6, random, 10);
+    id[6] = (unsigned char)((id[6] & 0x0f) | 0x70); /* version */
+    id[8] = (unsigned char)((id[8] & 0x3f) | 0x80); /* variant */
+    sbxi_hex(digits, id, sizeof(id));
+    for (i = 0; i < 32; i++) {
+        if (i == 8 || i == 12 || i == 16 || i == 20)
+            *out++ = '-';
+        *out++ = digits[i];
+    }
+    *out = 0;
+}
+
+static uint32_t sbxi_rotate(uint32_t value, int by)
+{
+    return value << by | value >> (32 - by);
+}
+
+/* Works one block of 64 bytes into the state (FIPS 180-4). */
+static void sbxi_sha1_block(uint32_t state[5], const unsigned char *block)
+{
+    uint32_t w[80], a = state[0], b = state[1], c = state[2], d = state[3], e = state[4], f, k, t;
+    int i;
+    for (i = 0; i < 16; i++)
+        w[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 |
+               (uint32_t)block[4 * i + 2] << 8 | block[4 * i + 3];
+    for (; i < 80; i++)
+        w[i] = sbxi_rotate(w[i - 3] ^ w[i - 8] ^ w[i - 14] ^ w[i - 16], 1);
+    for (i = 0; i < 80; i++) {
+        if (i < 20) {
+            f = (b & c) | (~b & d);
+            k = 0x5a827999;
+        } else if (i < 40) {
+            f = b ^ c ^ d;
+            k = 0x6ed9eba1;
+        } else if (i < 60) {
+            f = (b & c) | (b & d) | (c & d);
+            k = 0x8f1bbcdc;
+        } else {
+            f = b ^ c ^ d;
+            k = 0xca62c1d6;
+        }
+        t = sbxi_rotate(a, 5) + f + e + k + w[i];
+        e = d;
+        d = c;
+        c = sbxi_rotate(b, 30);
+        b = a;
+        a = t;
+    }
+    state[0] += a;
+    state[1] += b;
+    state[2] += c;
+    state[3] += d;
+    state[4] += e;
+}
+
+/* Only for the WebSocket handshake, which asks for SHA-1 and needs no strength of it. */
+static void sbxi_sha1(const void *data, size_t len, unsigned char out[20])
+{
+    uint32_t state[5] = {0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0};
+    const unsigned char *p = (const unsigned char *)data;
+    unsigned char last[128];
+    uint64_t bits = (uint64_t)len * 8;
+    size_t left = len, padded, i;
+    for (; left >= 64; left -= 64, p += 64)
+        sbxi_sha1_block(state, p);
+    padded = left < 56 ? 64 : 128;
+    memset(last, 0, sizeof(last));
+    if (left)
+        memcpy(last, p, left);
+    last[left] = 0x80;
+    for (i = 0; i < 8; i++)
+        last[padded - 1 - i] = (unsigned char)(bits >> (8 * i) & 0xff);
+    for (i = 0; i < padded; i += 64)
+        sbxi_sha1_block(state, last + i);
+    for (i = 0; i < 20; i++)
+        out[i] = (unsigned char)(state[i / 4] >> (24 - 8 * (i % 4)) & 0xff);
+}
+#endif
+
+/* ==== src/json.c ============================================================================== */
+
+/* json: reads and writes JSON (RFC 8259).
+
+   Promises: takes what the standard takes and nothing else, and says at which byte a document stops
+   being one; numbers are read and written exactly, in any locale and without libc's help; no
+   recursion, no allocation. May call text. */
+
+#include <float.h>
+
+/* ---- plain text ---- */
+
+/* Most bytes of a text stand for themselves. They are passed over in blocks: special says where in
+   the block the bytes are that do not (quote, backslash, control characters), first finds the first
+   of them, and seen collects the bytes, to tell whether any was not ASCII. */
+#if defined(SBXI_SSE2)
+
+#define SBXI_JSON_BLOCK 16
+typedef __m128i sbxi_json_block;
+typedef unsigned sbxi_json_mask;
+#define SBXI_JSON_NOTHING _mm_setzero_si128()
+
+static sbxi_json_block sbxi_json_load(const char *from)
+{
+    return _mm_loadu_si128((const __m128i *)(const void *)from);
+}
+
+static void sbxi_json_store(char *to, sbxi_json_block block)
+{
+    _mm_storeu_si128((__m128i *)(void *)to, block);
+}
+
+static sbxi_json_mask sbxi_json_special(sbxi_json_block block)
+{
+    __m128i text = _mm_or_si128(_mm_cmpeq_epi8(block, _mm_set1_epi8('"')),
+                                _mm_cmpeq_epi8(block, _mm_set1_epi8('\\')));
+    __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(block, _mm_set1_epi8(0x1f)), block);
+    return (unsigned)_mm_movemask_epi8(_mm_or_si128(text, control));
+}
+
+static size_t sbxi_json_first(sbxi_json_mask mask)
+{
+#if defined(__GNUC__)
+    return (size_t)__builtin_ctz(mask);
+#else
+    size_t at = 0;
+    while (!(mask >> at & 1))
+        at++;
+    return at;
+#endif
+}
+
+static sbxi_json_block sbxi_json_seen(sbxi_json_block seen, sbxi_json_block block)
+{
+    return _mm_or_si128(seen, block);
+}
+
+static int sbxi_json_foreign(sbxi_json_block seen)
+{
+    return _mm_movemask_epi8(seen) != 0;
+}
+
+#elif defined(SBXI_NEON)
+
+#define SBXI_JSON_BLOCK 16
+typedef uint8x16_t sbxi_json_block;
+typedef uint64_t sbxi_json_mask;
+#define SBXI_JSON_NOTHING vdupq_n_u8(0)
+
+static sbxi_json_block sbxi_json_load(const char *from)
+{
+    return vld1q_u8((const uint8_t *)from);
+}
+
+static void sbxi_json_store(char *to, sbxi_json_block block)
+{
+    vst1q_u8((uint8_t *)to, block);
+}
+
+/* Four bits for each byte. */
+static sbxi_json_mask sbxi_json_special(sbxi_json_block block)
+{
+    uint8x16_t text = vorrq_u8(vceqq_u8(block, vdupq_n_u8('"')), vceqq_u8(block, vdupq_n_u8('\\')));
+    uint8x16_t all = vorrq_u8(text, vcltq_u8(block, vdupq_n_u8(0x20)));
+    return vget_lane_u64(vreinterpret_u64_u8(vshrn_n_u16(vreinterpretq_u16_u8(all), 4)), 0);
+}
+
+static size_t sbxi_json_first(sbxi_json_mask mask)
+{
+    return (size_t)__builtin_ctzll(mask) >> 2;
+}
+
+static sbxi_json_block sbxi_json_seen(sbxi_json_block seen, sbxi_json_block block)
+{
+    return vorrq_u8(seen, block);
+}
+
+static int sbxi_json_foreign(sbxi_json_block seen)
+{
+    return vmaxvq_u8(seen) >= 0x80;
+}
+
+#else
+
+/* Eight bytes in a word, the first one lowest whatever the machine's order. */
+#define SBXI_JSON_BLOCK 8
+typedef uint64_t sbxi_json_block;
+typedef uint64_t sbxi_json_mask;
+#define SBXI_JSON_NOTHING 0
+#define SBXI_JSON_EACH UINT64_C(0x0101010101010101)
+
+static sbxi_json_block sbxi_json_load(const char *from)
+{
+    const unsigned char *p = (const unsigned char *)from;
+    return (uint64_t)p[0] | (uint64_t)p[1] << 8 | (uint64_t)p[2] << 16 | (uint64_t)p[3] << 24 |
+           (uint64_t)p[4] << 32 | (uint64_t)p[5] << 40 | (uint64_t)p[6] << 48 |
+           (uint64_t)p[7] << 56;
+}
+
+static void sbxi_json_store(char *to, sbxi_json_block block)
+{
+    unsigned char *p = (unsigned char *)to;
+    p[0] = (unsigned char)(block & 0xff);
+    p[1] = (unsigned char)(block >> 8 & 0xff);
+    p[2] = (unsigned char)(block >> 16 & 0xff);
+    p[3] = (unsigned char)(block >> 24 & 0xff);
+    p[4] = (unsigned char)(block >> 32 & 0xff);
+    p[5] = (unsigned char)(block >> 40 & 0xff);
+    p[6] = (unsigned char)(block >> 48 & 0xff);
+    p[7] = (unsigned char)(block >> 56);
+}
+
+/* The highest bit of each byte that is special. A borrow can only reach bytes behind a special one,
+   so that the first is always right. */
+static sbxi_json_mask sbxi_json_special(sbxi_json_block block)
+{
+    uint64_t quote = (block ^ SBXI_JSON_EACH * '"') - SBXI_JSON_EACH;
+    uint64_t backslash = (block ^ SBXI_JSON_EACH * '\\') - SBXI_JSON_EACH;
+    uint64_t control = block - SBXI_JSON_EACH * 0x20;
+    return (quote | backslash | control) & ~block & SBXI_JSON_EACH * 0x80;
+}
+
+/* One bit for each byte up to the first special one, which the product adds up. */
+static size_t sbxi_json_first(sbxi_json_mask mask)
+{
+    return (size_t)((((mask - 1) & ~mask & SBXI_JSON_EACH) * SBXI_JSON_EACH) >> 56) - 1;
+}
+
+static sbxi_json_block sbxi_json_seen(sbxi_json_block seen, sbxi_json_block block)
+{
+    return seen | block;
+}
+
+static int sbxi_json_foreign(sbxi_json_block seen)
+{
+    return (seen & SBXI_JSON_EACH * 0x80) != 0;
+}
+
+#endif
+
+static int sbxi_json_is_special(char c)
+{
+    return (unsigned char)c < 0x20 || c == '"' || c == '\\';
+}
+
+/* How many of the len bytes stand for themselves. *foreign is set to 1 if some of them may not be
+   ASCII, and left as it is otherwise. */
+static size_t sbxi_json_plain(const char *from, size_t len, int *foreign)
+{
+    sbxi_json_block seen = SBXI_JSON_NOTHING, block;
+    sbxi_json_mask mask = 0;
+    size_t at = 0;
+    for (; len - at >= SBXI_JSON_BLOCK; at += SBXI_JSON_BLOCK) {
+        block = sbxi_json_load(from + at);
+        seen = sbxi_json_seen(seen, block);
+        mask = sbxi_json_special(block);
+        if (mask) {
+            at += sbxi_json_first(mask);
+            break;
+        }
+    }
+    *foreign |= sbxi_json_foreign(seen);
+    if (mask)
+        return at;
+    for (; at < len && !sbxi_json_is_special(from[at]); at++)
+        *foreign |= (unsigned char)from[at] >= 0x80;
+    return at;
+}
+
+/* The same, and copies them: up to len bytes of `to` change, also behind the plain ones. */
+static size_t sbxi_json_copy_plain(char *to, const char *from, size_t len, int *foreign)
+{
+    sbxi_json_block seen = SBXI_JSON_NOTHING, block;
+    sbxi_json_mask mask = 0;
+    size_t at = 0;
+    for (; len - at >= SBXI_JSON_BLOCK; at += SBXI_JSON_BLOCK) {
+        block = sbxi_json_load(from + at);
+        sbxi_json_store(to + at, block);
+        seen = sbxi_json_seen(seen, block);
+        mask = sbxi_json_special(block);
+        if (mask) {
+            at += sbxi_json_first(mask);
+            break;
+        }
+    }
+    *foreign |= sbxi_json_foreign(seen);
+    if (mask)
+        return at;
+    for (; at < len && !sbxi_json_is_special(from[at]); at++) {
+        *foreign |= (unsigned char)from[at] >= 0x80;
+        to[at] = from[at];
+    }
+    return at;
+}
+
+/* ---- exact numbers ---- */
+
+/* Doubles are put together from their bits. */
+typedef char sbxi_json_double_is_ieee754
+    [sizeof(double) == 8 && DBL_MANT_DIG == 53 && DBL_MAX_EXP == 1024 ? 1 : -1];
+
+#define SBXI_JSON_HIDDEN (UINT64_C(1) << 52)      /* what a normal double's mantissa has besides */
+#define SBXI_JSON_INFINITY (UINT64_C(0x7ff) << 52) /* the bits of infinity */
+#define SBXI_JSON_SIGN (UINT64_C(1) << 63)
+
+static double sbxi_json_from_bits(uint64_t bits)
+{
+    double value;
+    memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
+static uint64_t sbxi_json_to_bits(double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    return bits;
+}
+
+/* A natural number, lowest limb first. The largest that occur are below 2^1450: a number's 256
+   digits, or half of the smallest double, brought to a common denominator. */
+#define SBXI_BIG_LIMBS 48
+typedef struct sbxi_big {
+    int len;
+    uint32_t limb[SBXI_BIG_LIMBS];
+} sbxi_big;
+
+static void sbxi_big_set(sbxi_big *b, uint64_t value)
+{
+    b->limb[0] = (uint32_t)(value & 0xffffffff);
+    b->limb[1] = (uint32_t)(value >> 32);
+    b->len = b->limb[1] ? 2 : b->limb[0] ? 1 : 0;
+}
+
+static void sbxi_big_multiply(sbxi_big *b, uint32_t by, uint32_t add)
+{
+    uint64_t carry = add;
+    int i;
+    for (i = 0; i < b->len; i++) {
+        carry += (uint64_t)b->limb[i] * by;
+        b->limb[i] = (uint32_t)(carry & 0xffffffff);
+        carry >>= 32;
+    }
+    if (carry)
+        b->limb[b->len++] = (uint32_t)carry;
+}
+
+static void sbxi_big_multiply_pow5(sbxi_big *b, int n)
+{
+    for (; n >= 13; n -= 13)
+        sbxi_big_multiply(b, 1220703125, 0); /* 5^13 */
+    for (; n > 0; n--)
+        sbxi_big_multiply(b, 5, 0);
+}
+
+static void sbxi_big_shift(sbxi_big *b, int bits)
+{
+    int limbs = bits / 32, i;
+    sbxi_big_multiply(b, (uint32_t)1 << (bits % 32), 0);
+    if (b->len == 0)
+        return;
+    for (i = b->len - 1; i >= 0; i--)
+        b->limb[i + limbs] = b->limb[i];
+    for (i = 0; i < limbs; i++)
+        b->limb[i] = 0;
+    b->len += limbs;
+}
+
+static void sbxi_big_multiply_pow10(sbxi_big *b, int n)
+{
+    sbxi_big_multiply_pow5(b, n);
+    sbxi_big_shift(b, n);
+}
+
+/* Below, at or above 0 as a is less than, equal to or greater than b. */
+static int sbxi_big_compare(const sbxi_big *a, const sbxi_big *b)
+{
+    int i;
+    if (a->len != b->len)
+        return a->len - b->len;
+    for (i = a->len - 1; i >= 0; i--) {
+        if (a->limb[i] != b->limb[i])
+            return a->limb[i] < b->limb[i] ? -1 : 1;
+    }
+    return 0;
+}
+
+static void sbxi_big_add(sbxi_big *a, const sbxi_big *b)
+{
+    uint64_t carry = 0;
+    int i;
+    for (i = 0; i < a->len || i < b->len || carry; i++) {
+        carry += (i < a->len ? a->limb[i] : 0);
+        carry += (i < b->len ? b->limb[i] : 0);
+        a->limb[i] = (uint32_t)(carry & 0xffffffff);
+        carry >>= 32;
+    }
+    if (a->len < i)
+        a->len = i;
+}
+
+/* b must not be greater than a. */
+static void sbxi_big_subtract(sbxi_big *a, const sbxi_big *b)
+{
+    uint64_t borrow = 0;
+    int i;
+    for (i = 0; i < a->len; i++) {
+        uint64_t rest = (uint64_t)a->limb[i] - (i < b->len ? b->limb[i] : 0) - borrow;
+        a->limb[i] = (uint32_t)(rest & 0xffffffff);
+        borrow = rest >> 63;
+    }
+    while (a->len > 0 && a->limb[a->len - 1] == 0)
+        a->len--;
+}
+
+/* ---- numbers: from text ---- */
+
+/* digits * 10^exponent, without zeros at either end of the digits. */
+typedef struct sbxi_json_decimal {
+    int count, exponent;
+    unsigned char digit[SBX_JSON_NUMBER_MAX];
+} sbxi_json_decimal;
+
+/* Takes a valid number without its sign apart. */
+static void sbxi_json_parse_decimal(sbxi_json_decimal *d, const char *text, size_t len)
+{
+    int point = 0, minus = 0, exponent = 0;
+    size_t i;
+    d->count = d->exponent = 0;
+    for (i = 0; i < len && text[i] != 'e' && text[i] != 'E'; i++) {
+        if (text[i] == '.') {
+            point = 1;
+            continue;
+        }
+        d->exponent -= point;
+        if (d->count > 0 || text[i] != '0')
+            d->digit[d->count++] = (unsigned char)(text[i] - '0');
+    }
+    while (d->count > 0 && d->digit[d->count - 1] == 0) {
+        d->count--;
+        d->exponent++;
+    }
+    for (i++; i < len; i++) {
+        if (text[i] == '-')
+            minus = 1;
+        else if (text[i] != '+' && exponent < 100000)
+            exponent = exponent * 10 + (text[i] - '0');
+    }
+    d->exponent += minus ? -exponent : exponent;
+}
+
+/* The upper half of a * b. */
+static uint64_t sbxi_json_multiply_high(uint64_t a, uint64_t b)
+{
+    uint64_t a0 = a & 0xffffffff, a1 = a >> 32, b0 = b & 0xffffffff, b1 = b >> 32;
+    uint64_t low = a0 * b0, middle = a1 * b0 + (low >> 32), other = a0 * b1 + (middle & 0xffffffff);
+    return a1 * b1 + (middle >> 32) + (other >> 32);
+}
+
+/* Returns m >= 2^63 so that m * 2^*binary is value * 10^decimal, |decimal| < 512, with an error of
+   less than SBXI_JSON_ERROR in m. Each factor adds at most 5 (its own rounding, the lost lower half,
+   both doubled by the shift); there are at most 8 up to 10^345; and value may be the first 19 digits
+   of a longer number, which adds 19. */
+#define SBXI_JSON_ERROR 64
+static uint64_t sbxi_json_scale(uint64_t value, int decimal, int *binary)
+{
+    /* 10^(2^i) and 10^-(2^i), the highest bit of which stands for 2^top and 2^-(top + 1). */
+    static const uint64_t up[] = {
+        UINT64_C(0xa000000000000000), UINT64_C(0xc800000000000000), UINT64_C(0x9c40000000000000),
+        UINT64_C(0xbebc200000000000), UINT64_C(0x8e1bc9bf04000000), UINT64_C(0x9dc5ada82b70b59e),
+        UINT64_C(0xc2781f49ffcfa6d5), UINT64_C(0x93ba47c980e98ce0), UINT64_C(0xaa7eebfb9df9de8e)};
+    static const uint64_t down[] = {
+        UINT64_C(0xcccccccccccccccd), UINT64_C(0xa3d70a3d70a3d70a), UINT64_C(0xd1b71758e219652c),
+        UINT64_C(0xabcc77118461cefd), UINT64_C(0xe69594bec44de15b), UINT64_C(0xcfb11ead453994ba),
+        UINT64_C(0xa87fea27a539e9a5), UINT64_C(0xddd0467c64bce4a1), UINT64_C(0xc0314325637a193a)};
+    static const short top[] = {3, 6, 13, 26, 53, 106, 212, 425, 850};
+    int left = decimal < 0 ? -decimal : decimal, i;
+    *binary = 0;
+    for (i = -1; i < SBXI_COUNT(top); i++) {
+        if (i >= 0) {
+            if (!(left >> i & 1))
+                continue;
+            value = sbxi_json_multiply_high(value, decimal < 0 ? down[i] : up[i]);
+            *binary += (decimal < 0 ? -top[i] - 1 : top[i]) + 1;
+        }
+        for (; !(value >> 63); value <<= 1)
+            --*binary;
+    }
+    return value;
+}
+
+/* Compares the decimal with (2 * mantissa + 1) * 2^(unit - 1), exactly. */
+static int sbxi_json_compare_half(const sbxi_json_decimal *d, uint64_t mantissa, int unit)
+{
+    sbxi_big exact, half;
+    int i, shift = d->exponent - (unit - 1);
+    sbxi_big_set(&exact, 0);
+    for (i = 0; i < d->count; i++)
+        sbxi_big_multiply(&exact, 10, d->digit[i]);
+    sbxi_big_set(&half, 2 * mantissa + 1);
+    sbxi_big_multiply_pow5(d->exponent < 0 ? &half : &exact,
+                           d->exponent < 0 ? -d->exponent : d->exponent);
+    sbxi_big_shift(shift < 0 ? &half : &exact, shift < 0 ? -shift : shift);
+    return sbxi_big_compare(&exact, &half);
+}
+
+/* The double that is nearest to a valid number without its sign, the even one of two. An estimate of
+   64 bits nearly always tells which one that is. */
+static uint64_t sbxi_json_nearest(const char *text, size_t len)
+{
+    sbxi_json_decimal d;
+    uint64_t value = 0, mantissa, bits;
+    int64_t rest; /* beyond the half of a unit */
+    int i, used, unit, shift, compared;
+    sbxi_json_parse_decimal(&d, text, len);
+    if (d.count == 0 || d.count + d.exponent < -330)
+        return 0;
+    if (d.count + d.exponent > 310)
+        return SBXI_JSON_INFINITY;
+    used = d.count < 19 ? d.count : 19;
+    for (i = 0; i < used; i++)
+        value = value * 10 + d.digit[i];
+    value = sbxi_json_scale(value, d.exponent + d.count - used, &unit);
+    /* The highest bit of value stands for 2^(unit + 63). A double keeps 53 bits from there on, but
+       none below 2^-1074. */
+    shift = unit + 11 < -1074 ? -1074 - unit : 11;
+    if (shift > 65)
+        return 0;
+    mantissa = shift < 64 ? value >> shift : 0;
+    rest = shift < 64 ? (int64_t)(value - (mantissa << shift)) - (INT64_C(1) << (shift - 1)) : 0;
+    unit += shift;
+    if (rest > SBXI_JSON_ERROR || rest < -SBXI_JSON_ERROR)
+        compared = rest > 0 ? 1 : -1;
+    else
+        compared = sbxi_json_compare_half(&d, mantissa, unit);
+    if (compared > 0 || (compared == 0 && (mantissa & 1)))
+        mantissa++;
+    /* A normal number's highest bit adds one to the exponent, and so does a carry into it. */
+    if (unit > 971)
+        return SBXI_JSON_INFINITY;
+    bits = ((uint64_t)(unit + 1074) << 52) + mantissa;
+    return bits < SBXI_JSON_INFINITY ? bits : SBXI_JSON_INFINITY;
+}
+
+/* 1 and the value if a valid number is an integer that fits. */
+static int sbxi_json_to_integer(const char *text, size_t len, int64_t *out)
+{
+    int minus = text[0] == '-';
+    uint64_t value;
+    if (!sbxi_parse_uint(text + minus, len - (size_t)minus, &value) ||
+        value > (uint64_t)INT64_MAX + (uint64_t)minus)
+        return 0;
+    *out = !minus ? (int64_t)value : value == 0 ? 0 : -(int64_t)(value - 1) - 1;
+    return 1;
+}
+
+static void sbxi_json_convert_number(const sbx_json *j, sbx_json_event *event)
+{
+    int minus = j->number[0] == '-';
+    event->type = SBX_JSON_NUMBER;
+    if (sbxi_json_to_integer(j->number, j->number_len, &event->integer)) {
+        event->type = SBX_JSON_INTEGER;
+        event->number = (double)event->integer;
+        if (event->integer != 0 || !minus)
+            return;
+    }
+    event->number =
+        sbxi_json_from_bits(sbxi_json_nearest(j->number + minus, j->number_len - (size_t)minus) |
+                            (minus ? SBXI_JSON_SIGN : 0));
+}
+
+/* ---- numbers: to text ---- */
+
+/* How the digits of a double are found (Steele and White; Burger and Dybvig): value / scale is what
+   is left to be written, and any text between value - below and value + above reads back as it. */
+typedef struct sbxi_json_shortest {
+    sbxi_big value, scale, above, below;
+    int even; /* a text right at the limits reads back too */
+} sbxi_json_shortest;
+
+static int sbxi_json_reaches_top(const sbxi_json_shortest *s)
+{
+    sbxi_big sum = s->value;
+    int compared;
+    sbxi_big_add(&sum, &s->above);
+    compared = sbxi_big_compare(&sum, &s->scale);
+    return compared > 0 || (compared == 0 && s->even);
+}
+
+static int sbxi_json_reaches_bottom(const sbxi_json_shortest *s)
+{
+    int compared = sbxi_big_compare(&s->value, &s->below);
+    return compared < 0 || (compared == 0 && s->even);
+}
+
+/* Sets up a positive double and returns the power of ten behind which its digits start: it is
+   0.DIGITS * 10^that. */
+static int sbxi_json_shortest_init(sbxi_json_shortest *s, uint64_t bits)
+{
+    uint64_t mantissa = bits & (SBXI_JSON_HIDDEN - 1);
+    int unit = (int)(bits >> 52), top, power, twice;
+    twice = mantissa == 0 && unit > 1; /* the gap below is half of that above */
+    if (unit > 0) {
+        mantissa |= SBXI_JSON_HIDDEN;
+        unit--;
+    }
+    unit -= 1074;
+    s->even = !(mantissa & 1);
+    for (top = unit; mantissa >> (top - unit) > 1;)
+        top++;
+    /* 2^top * log10(2), rounded down so that the value is at least a tenth and less than 100. */
+    power = (top < 0 ? -(-top * 78914 / 262144) - 1 : top * 78913 / 262144) + 1;
+    sbxi_big_set(&s->value, mantissa);
+    sbxi_big_set(&s->scale, 1);
+    sbxi_big_set(&s->above, 1);
+    sbxi_big_set(&s->below, 1);
+    /* All doubled, since the limits are half a gap away, and once more if the lower gap is smaller. */
+    sbxi_big_shift(&s->value, (unit > 0 ? unit : 0) + 1 + twice);
+    sbxi_big_shift(&s->scale, (unit < 0 ? -unit : 0) + 1 + twice);
+    sbxi_big_shift(&s->above, (unit > 0 ? unit : 0) + twice);
+    sbxi_big_shift(&s->below, unit > 0 ? unit : 0);
+    if (power >= 0) {
+        sbxi_big_multiply_pow10(&s->scale, power);
+    } else {
+        sbxi_big_multiply_pow10(&s->value, -power);
+        sbxi_big_multiply_pow10(&s->above, -power);
+        sbxi_big_multiply_pow10(&s->below, -power);
+    }
+    if (sbxi_json_reaches_top(s)) {
+        sbxi_big_multiply(&s->scale, 10, 0);
+        power++;
+    }
+    return power;
+}
+
+/* The fewest digits that read back as the double, the nearest ones of these; 17 at most. Returns how
+   many, and sets *power as above. */
+static int sbxi_json_shortest_digits(uint64_t bits, char digits[17], int *power)
+{
+    sbxi_json_shortest s;
+    int count = 0, bottom, top;
+    *power = sbxi_json_shortest_init(&s, bits);
+    do {
+        char digit = '0';
+        sbxi_big_multiply(&s.value, 10, 0);
+        sbxi_big_multiply(&s.above, 10, 0);
+        sbxi_big_multiply(&s.below, 10, 0);
+        for (; sbxi_big_compare(&s.value, &s.scale) >= 0; digit++)
+            sbxi_big_subtract(&s.value, &s.scale);
+        bottom = sbxi_json_reaches_bottom(&s);
+        top = sbxi_json_reaches_top(&s);
+        if (bottom && top) {
+            int compared;
+            sbxi_big_shift(&s.value, 1);
+            compared = sbxi_big_compare(&s.value, &s.scale);
+            top = compared > 0 || (compared == 0 && (digit & 1)); /* '0' is even */
+        }
+        digits[count++] = (char)(digit + (top ? 1 : 0));
+    } while (!bottom && !top);
+    return count;
+}
+
+#define SBXI_JSON_FORMAT_MAX 32
+
+/* Writes a finite double, plain from 1e-4 to below 1e16, so that an integer reads back as just that
+   integer, else like 1.5e300. Returns the length, at most 24. */
+static size_t sbxi_json_format(char out[SBXI_JSON_FORMAT_MAX], double value)
+{
+    uint64_t bits = sbxi_json_to_bits(value);
+    char digits[17];
+    size_t len = 0;
+    int count, power, i, whole;
+    if (bits & SBXI_JSON_SIGN)
+        out[len++] = '-';
+    bits &= ~SBXI_JSON_SIGN;
+    if (bits == 0) {
+        out[len++] = '0';
+        return len;
+    }
+    count = sbxi_json_shortest_digits(bits, digits, &power);
+    whole = power > 16 || power < -3 ? 1 : power; /* digits before the point */
+    if (whole <= 0) {
+        out[len++] = '0';
+        out[len++] = '.';
+        for (i = whole; i < 0; i++)
+            out[len++] = '0';
+    }
+    for (i = 0; i < count || i < whole; i++) {
+        if (i == whole && i > 0)
+            out[len++] = '.';
+        out[len++] = i < count ? digits[i] : '0';
+    }
+    if (whole != power) {
+        out[len++] = 'e';
+        len += sbxi_decimal(out + len, power - 1);
+    }
+    return len;
+}
+
+/* ---- reader ---- */
+
+/* What may come next. The writer uses some of them too. */
+enum {
+    SBXI_JSON_VALUE,
+    SBXI_JSON_FIRST_VALUE, /* or the end of the array */
+    SBXI_JSON_FIRST_KEY,   /* or the end of the object */
+    SBXI_JSON_NEXT_KEY,
+    SBXI_JSON_COLON,
+    SBXI_JSON_AFTER_VALUE, /* a comma, or the end of the array or object */
+    SBXI_JSON_COMPLETE,
+    /* The rest of what has begun. */
+    SBXI_JSON_IN_KEY,
+    SBXI_JSON_IN_STRING,
+    SBXI_JSON_IN_NUMBER,
+    SBXI_JSON_IN_WORD
+};
+
+/* Where in a text the reader is, apart from escapes' hexadecimal digits. */
+enum {
+    SBXI_JSON_PLAIN,
+    SBXI_JSON_ESCAPE,      /* behind a backslash */
+    SBXI_JSON_HEX,         /* this and the next three: a digit of \uXXXX */
+    SBXI_JSON_PAIR = SBXI_JSON_HEX + 4, /* the backslash of the second half must come */
+    SBXI_JSON_PAIR_U,      /* its u must come */
+    SBXI_JSON_CHARACTER    /* the escape is complete: code goes to scratch */
+};
+
+/* Where in a number the reader is: behind a minus sign, a zero in front, .. */
+enum {
+    SBXI_JSON_MINUS,
+    SBXI_JSON_ZERO,
+    SBXI_JSON_DIGITS,
+    SBXI_JSON_POINT,
+    SBXI_JSON_FRACTION,
+    SBXI_JSON_E,
+    SBXI_JSON_E_SIGN,
+    SBXI_JSON_EXPONENT
+};
+
+static sbx_status sbxi_json_fail(sbx_json *j, sbx_status status, const char *problem)
+{
+    j->problem = problem;
+    j->status = status;
+    return status;
+}
+
+static sbx_status sbxi_json_refuse(sbx_json *j, const char *problem)
+{
+    return sbxi_json_fail(j, SBX_E_PROTOCOL, problem);
+}
+
+SBX_API void sbx_json_init(sbx_json *j, char *scratch, size_t cap)
+{
+    memset(j, 0, offsetof(sbx_json, number));
+    j->scratch = scratch;
+    j->cap = cap;
+    if (!scratch || cap < 16)
+        (void)sbxi_json_fail(j, SBX_E_ARGUMENT, "scratch must have 16 bytes or more");
+}
+
+static void sbxi_json_value_ended(sbx_json *j)
+{
+    j->state = j->depth ? SBXI_JSON_AFTER_VALUE : SBXI_JSON_COMPLETE;
+}
+
+/* ---- reader: texts ---- */
+
+static int sbxi_json_hex(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c = (char)(c | 0x20);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* What the character behind a backslash stands for; 0: nothing, or u. */
+static char sbxi_json_unescape(char c)
+{
+    switch (c) {
+    case '"': return '"';
+    case '\\': return '\\';
+    case '/': return '/';
+    case 'b': return '\b';
+    case 'f': return '\f';
+    case 'n': return '\n';
+    case 'r': return '\r';
+    case 't': return '\t';
+    default: return 0;
+    }
+}
+
+static size_t sbxi_json_encode(char out[4], uint32_t code)
+{
+    if (code < 0x80) {
+        out[0] = (char)code;
+        return 1;
+    }
+    if (code < 0x800) {
+        out[0] = (char)(0xc0 | code >> 6);
+        out[1] = (char)(0x80 | (code & 0x3f));
+        return 2;
+    }
+    if (code < 0x10000) {
+        out[0] = (char)(0xe0 | code >> 12);
+        out[1] = (char)(0x80 | (code >> 6 & 0x3f));
+        out[2] = (char)(0x80 | (code & 0x3f));
+        return 3;
+    }
+    out[0] = (char)(0xf0 | code >> 18);
+    out[1] = (char)(0x80 | (code >> 12 & 0x3f));
+    out[2] = (char)(0x80 | (code >> 6 & 0x3f));
+    out[3] = (char)(0x80 | (code & 0x3f));
+    return 4;
+}
+
+/* One hexadecimal digit of an escape. Surrogates come in pairs, high before low: what cannot become
+   one is refused as early as it shows. Returns the problem, or NULL. */
+static const char *sbxi_json_hex_step(sbx_json *j, char c)
+{
+    int digit = sbxi_json_hex(c), place = j->step - SBXI_JSON_HEX;
+    int low;
+    if (digit < 0)
+        return "four hexadecimal digits must follow \\u";
+    j->code = j->code << 4 | (uint32_t)digit;
+    low = place == 0 ? j->code == 0xd : place == 1 ? (j->code & 0xfc) == 0xdc : -1;
+    if (j->high ? low == 0 : low == 1 && place == 1)
+        return "half a surrogate pair stands alone";
+    j->step++;
+    if (place < 3)
+        return NULL;
+    if (j->high) {
+        j->code = 0x10000 + ((j->high & 0x3ff) << 10) + (j->code & 0x3ff);
+        j->high = 0;
+    } else if (j->code >= 0xd800 && j->code <= 0xdbff) {
+        j->high = j->code;
+        j->step = SBXI_JSON_PAIR;
+        return NULL;
+    }
+    j->step = SBXI_JSON_CHARACTER;
+    return NULL;
+}
+
+/* One byte of an escape, the slow way. Returns the problem, or NULL. */
+static const char *sbxi_json_escape_step(sbx_json *j, char c)
+{
+    switch (j->step) {
+    case SBXI_JSON_ESCAPE:
+        j->code = (unsigned char)sbxi_json_unescape(c);
+        j->step = c == 'u' ? SBXI_JSON_HEX : SBXI_JSON_CHARACTER;
+        return c == 'u' || j->code ? NULL : "there is no such escape";
+    case SBXI_JSON_PAIR:
+    case SBXI_JSON_PAIR_U:
+        if (c != (j->step == SBXI_JSON_PAIR ? '\\' : 'u'))
+            return "half a surrogate pair stands alone";
+        j->code = 0;
+        j->step = j->step == SBXI_JSON_PAIR ? SBXI_JSON_PAIR_U : SBXI_JSON_HEX;
+        return NULL;
+    default:
+        return sbxi_json_hex_step(j, c);
+    }
+}
+
+/* The usual escapes, where data and scratch have room for any: returns the bytes taken, or 0 if the
+   slow way must deal with it. */
+static size_t sbxi_json_escape(sbx_json *j, const char *at)
+{
+    char c = sbxi_json_unescape(at[1]);
+    int code;
+    if (c) {
+        j->scratch[j->used++] = c;
+        return 2;
+    }
+    if (at[1] != 'u')
+        return 0;
+    /* A bad digit is -1 and makes all of it negative. */
+    code = sbxi_json_hex(at[2]) * 4096 | sbxi_json_hex(at[3]) * 256 | sbxi_json_hex(at[4]) * 16 |
+           sbxi_json_hex(at[5]);
+    if (code < 0 || (code & 0xf800) == 0xd800)
+        return 0;
+    j->used += sbxi_json_encode(j->scratch + j->used, (uint32_t)code);
+    return 6;
+}
+
+/* Goes on checking UTF-8; returns how many of the bytes are good. */
+static size_t sbxi_json_check_utf8(sbx_json *j, const char *text, size_t len)
+{
+    uint32_t state = j->utf8.state;
+    size_t at;
+    if (sbx_utf8_check(&j->utf8, text, len))
+        return len;
+    for (at = 0; at < len; at++) {
+        state = sbxi_utf8_step(state, (unsigned char)text[at]);
+        if (state == SBXI_UTF8_BAD)
+            break;
+    }
+    return at;
+}
+
+/* How many of the last bytes of scratch are the beginning of a character. */
+static size_t sbxi_json_unfinished(const sbx_json *j)
+{
+    size_t n;
+    for (n = 1; n <= 3 && n <= j->used; n++) {
+        unsigned char byte = (unsigned char)j->scratch[j->used - n];
+        if (byte >= 0xc0)
+            return n < (byte < 0xe0 ? 2u : byte < 0xf0 ? 3u : 4u) ? n : 0;
+        if (byte < 0x80)
+            break;
+    }
+    return 0;
+}
+
+static sbx_status sbxi_json_give_text(sbx_json *j, const char *text, size_t len, int partial,
+                                      sbx_json_event *event)
+{
+    event->type = j->state == SBXI_JSON_IN_KEY ? SBX_JSON_KEY : SBX_JSON_STRING;
+    event->depth = j->depth;
+    event->text = text;
+    event->len = len;
+    event->partial = partial;
+    if (partial)
+        j->given = len;
+    else if (j->state == SBXI_JSON_IN_KEY)
+        j->state = SBXI_JSON_COLON;
+    else
+        sbxi_json_value_ended(j);
+    return SBX_OK;
+}
+
+static sbx_status sbxi_json_give_part(sbx_json *j, sbx_json_event *event)
+{
+    return sbxi_json_give_text(j, j->scratch, j->used - sbxi_json_unfinished(j), 1, event);
+}
+
+/* Goes on with an escape. SBX_OK: either it is in scratch, or there is an event since it had no room
+   there. */
+static sbx_status sbxi_json_read_escape(sbx_json *j, const char **from, const char *end,
+                                        sbx_json_event *event)
+{
+    char bytes[4];
+    size_t n;
+    for (; j->step != SBXI_JSON_CHARACTER; ++*from) {
+        const char *problem;
+        if (*from == end)
+            return SBX_AGAIN;
+        problem = sbxi_json_escape_step(j, **from);
+        if (problem)
+            return sbxi_json_refuse(j, problem);
+    }
+    n = sbxi_json_encode(bytes, j->code);
+    if (n > j->cap - j->used)
+        return sbxi_json_give_part(j, event);
+    memcpy(j->scratch + j->used, bytes, n);
+    j->used += n;
+    j->step = SBXI_JSON_PLAIN;
+    return SBX_OK;
+}
+
+/* Goes on with a text by way of scratch. */
+static sbx_status sbxi_json_read_text(sbx_json *j, const char **from, const char *end,
+                                      sbx_json_event *event)
+{
+    const char *at = *from;
+    sbx_status status;
+    size_t n, good;
+    for (;;) {
+        int foreign = 0;
+        if (j->step != SBXI_JSON_PLAIN) {
+            status = sbxi_json_read_escape(j, from, end, event);
+            if (status != SBX_OK || event->type)
+                return status;
+            at = *from;
+        }
+        n = j->cap - j->used < (size_t)(end - at) ? j->cap - j->used : (size_t)(end - at);
+        n = sbxi_json_copy_plain(j->scratch + j->used, at, n, &foreign);
+        if (!j->utf8_checked && (foreign || j->utf8.state)) {
+            good = sbxi_json_check_utf8(j, at, n);
+            if (good < n) {
+                *from = at + good;
+                return sbxi_json_refuse(j, "the text is not valid UTF-8");
+            }
+        }
+        at += n;
+        j->used += n;
+        *from = at;
+        if (at == end)
+            return SBX_AGAIN;
+        if (!sbxi_json_is_special(*at))
+            return sbxi_json_give_part(j, event); /* scratch is full */
+        if (j->utf8.state)
+            return sbxi_json_refuse(j, "the text is not valid UTF-8");
+        if (*at == '"') {
+            *from = at + 1;
+            return sbxi_json_give_text(j, j->scratch, j->used, 0, event);
+        }
+        if (*at != '\\')
+            return sbxi_json_refuse(j, "a control character must be escaped");
+        n = end - at >= 6 && j->cap - j->used >= 4 ? sbxi_json_escape(j, at) : 0;
+        at += n;
+        if (n == 0) {
+            *from = at + 1;
+            j->step = SBXI_JSON_ESCAPE;
+        }
+    }
+}
+
+/* Begins a text, behind its quote. Most keys and many strings lie there as they are to be given. */
+static sbx_status sbxi_json_begin_text(sbx_json *j, int state, const char **from, const char *end,
+                                       sbx_json_event *event)
+{
+    const char *text = *from;
+    int foreign = 0;
+    size_t n = sbxi_json_plain(text, (size_t)(end - text), &foreign);
+    j->state = state;
+    j->step = SBXI_JSON_PLAIN;
+    j->used = 0;
+    if (n < (size_t)(end - text) && text[n] == '"') {
+        sbx_utf8 utf8 = {0};
+        if (!foreign || j->utf8_checked || (sbx_utf8_check(&utf8, text, n) && utf8.state == 0)) {
+            *from = text + n + 1;
+            return sbxi_json_give_text(j, text, n, 0, event);
+        }
+    }
+    return sbxi_json_read_text(j, from, end, event);
+}
+
+/* ---- reader: numbers and words ---- */
+
+/* Where in a number the reader is behind c; -1: the number ended before c. *problem is set if it may
+   not end there. */
+static int sbxi_json_number_step(int step, char c, const char **problem)
+{
+    int digit = c >= '0' && c <= '9', e = c == 'e' || c == 'E';
+    switch (step) {
+    case SBXI_JSON_MINUS:
+        if (digit)
+            return c == '0' ? SBXI_JSON_ZERO : SBXI_JSON_DIGITS;
+        *problem = "a digit must follow the minus sign";
+        return -1;
+    case SBXI_JSON_ZERO:
+    case SBXI_JSON_DIGITS:
+        if (digit && step == SBXI_JSON_DIGITS)
+            return step;
+        if (digit)
+            *problem = "a number must not begin with a zero that is not all of it";
+        return c == '.' ? SBXI_JSON_POINT : e ? SBXI_JSON_E : -1;
+    case SBXI_JSON_POINT:
+    case SBXI_JSON_FRACTION:
+        if (digit)
+            return SBXI_JSON_FRACTION;
+        if (step == SBXI_JSON_FRACTION)
+            return e ? SBXI_JSON_E : -1;
+        *problem = "a digit must follow the decimal point";
+        return -1;
+    case SBXI_JSON_E:
+        if (c == '+' || c == '-')
+            return SBXI_JSON_E_SIGN;
+        /* fall through */
+    default:
+        if (digit)
+            return SBXI_JSON_EXPONENT;
+        if (step != SBXI_JSON_EXPONENT)
+            *problem = "a digit must follow the exponent's e";
+        return -1;
+    }
+}
+
+static sbx_status sbxi_json_give_number(sbx_json *j, sbx_json_event *event)
+{
+    sbxi_json_convert_number(j, event);
+    event->depth = j->depth;
+    sbxi_json_value_ended(j);
+    return SBX_OK;
+}
+
+/* A number ends before the first byte that cannot belong to it. */
+static sbx_status sbxi_json_read_number(sbx_json *j, const char **from, const char *end,
+                                        sbx_json_event *event)
+{
+    for (; *from < end; ++*from) {
+        const char *problem = NULL;
+        int step = sbxi_json_number_step(j->step, **from, &problem);
+        if (problem)
+            return sbxi_json_refuse(j, problem);
+        if (step < 0)
+            return sbxi_json_give_number(j, event);
+        if (j->number_len == SBX_JSON_NUMBER_MAX)
+            return sbxi_json_fail(j, SBX_E_TOO_BIG, "the number is too long");
+        j->number[j->number_len++] = **from;
+        j->step = step;
+    }
+    return SBX_AGAIN;
+}
+
+static sbx_status sbxi_json_begin_number(sbx_json *j, const char **from, const char *end,
+                                         sbx_json_event *event)
+{
+    char c = *(*from)++;
+    j->state = SBXI_JSON_IN_NUMBER;
+    j->step = c == '-' ? SBXI_JSON_MINUS : c == '0' ? SBXI_JSON_ZERO : SBXI_JSON_DIGITS;
+    j->number[0] = c;
+    j->number_len = 1;
+    return sbxi_json_read_number(j, from, end, event);
+}
+
+/* code says which word it is, step how much of it was read. */
+static sbx_status sbxi_json_read_word(sbx_json *j, const char **from, const char *end,
+                                      sbx_json_event *event)
+{
+    static const char *const words[] = {"true", "false", "null"};
+    static const sbx_json_type types[] = {SBX_JSON_TRUE, SBX_JSON_FALSE, SBX_JSON_NULL};
+    const char *word = words[j->code];
+    while (*from < end) {
+        if (**from != word[j->step])
+            return sbxi_json_refuse(j, "this is neither true nor false nor null");
+        ++*from;
+        if (word[++j->step] == 0) {
+            event->type = types[j->code];
+            event->depth = j->depth;
+            j->step = 0;
+            sbxi_json_value_ended(j);
+            return SBX_OK;
+        }
+    }
+    return SBX_AGAIN;
+}
+
+/* ---- reader: structure ---- */
+
+static sbx_status sbxi_json_open(sbx_json *j, int array, sbx_json_event *event)
+{
+    event->type = array ? SBX_JSON_ARRAY : SBX_JSON_OBJECT;
+    event->depth = j->depth++;
+    j->arrays = j->arrays << 1 | (uint64_t)array;
+    j->state = array ? SBXI_JSON_FIRST_VALUE : SBXI_JSON_FIRST_KEY;
+    return SBX_OK;
+}
+
+static sbx_status sbxi_json_close(sbx_json *j, sbx_json_event *event)
+{
+    event->type = j->arrays & 1 ? SBX_JSON_ARRAY_END : SBX_JSON_OBJECT_END;
+    event->depth = --j->depth;
+    j->arrays >>= 1;
+    sbxi_json_value_ended(j);
+    return SBX_OK;
+}
+
+static sbx_status sbxi_json_read_value(sbx_json *j, const char **from, const char *end,
+                                       sbx_json_event *event)
+{
+    char c = **from;
+    switch (c) {
+    case '"':
+        ++*from;
+        return sbxi_json_begin_text(j, SBXI_JSON_IN_STRING, from, end, event);
+    case '{':
+    case '[':
+        if (j->depth == SBX_JSON_DEPTH)
+            return sbxi_json_fail(j, SBX_E_TOO_BIG, "arrays and objects are nested too deep");
+        ++*from;
+        return sbxi_json_open(j, c == '[', event);
+    case 't':
+    case 'f':
+    case 'n':
+        j->state = SBXI_JSON_IN_WORD;
+        j->code = c == 't' ? 0 : c == 'f' ? 1 : 2;
+        j->step = 0;
+        return sbxi_json_read_word(j, from, end, event);
+    default:
+        if (c == '-' || (c >= '0' && c <= '9'))
+            return sbxi_json_begin_number(j, from, end, event);
+        if (j->state == SBXI_JSON_FIRST_VALUE) {
+            if (c != ']')
+                return sbxi_json_refuse(j, "a value or ] must stand here");
+            ++*from;
+            return sbxi_json_close(j, event);
+        }
+        if (j->depth == 0 && (unsigned char)c == 0xef)
+            return sbxi_json_refuse(j, "a byte order mark must not stand here");
+        return sbxi_json_refuse(j, "a value must stand here");
+    }
+}
+
+/* Behind a value: a comma, or the end of what it is in. SBX_AGAIN: it was a comma. */
+static sbx_status sbxi_json_read_comma(sbx_json *j, const char **from, sbx_json_event *event)
+{
+    int array = (int)(j->arrays & 1);
+    char c = **from;
+    if (c == ',') {
+        ++*from;
+        j->state = array ? SBXI_JSON_VALUE : SBXI_JSON_NEXT_KEY;
+        return SBX_AGAIN;
+    }
+    if (c == (array ? ']' : '}')) {
+        ++*from;
+        return sbxi_json_close(j, event);
+    }
+    return sbxi_json_refuse(j, array ? "a comma or ] must stand here"
+                                     : "a comma or } must stand here");
+}
+
+static int sbxi_json_is_space(char c)
+{
+    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+
+/* Reads up to the next event, from where no text, number or word has begun. */
+static sbx_status sbxi_json_next(sbx_json *j, const char **from, const char *end,
+                                 sbx_json_event *event)
+{
+    sbx_status status;
+    for (;;) {
+        while (*from < end && sbxi_json_is_space(**from))
+            ++*from;
+        if (*from == end)
+            return j->state == SBXI_JSON_COMPLETE ? SBX_END : SBX_AGAIN;
+        switch (j->state) {
+        case SBXI_JSON_FIRST_KEY:
+        case SBXI_JSON_NEXT_KEY:
+            if (**from != '"' && (**from != '}' || j->state != SBXI_JSON_FIRST_KEY))
+                return sbxi_json_refuse(j, j->state == SBXI_JSON_FIRST_KEY
+                                               ? "a key or } must stand here"
+                                               : "a key must stand here");
+            if (*(*from)++ == '}')
+                return sbxi_json_close(j, event);
+            return sbxi_json_begin_text(j, SBXI_JSON_IN_KEY, from, end, event);
+        case SBXI_JSON_COLON:
+            if (**from != ':')
+                return sbxi_json_refuse(j, "a colon must follow the key");
+            ++*from;
+            j->state = SBXI_JSON_VALUE;
+            break;
+        case SBXI_JSON_AFTER_VALUE:
+            status = sbxi_json_read_comma(j, from, event);
+            if (status != SBX_AGAIN)
+                return status;
+            break;
+        case SBXI_JSON_COMPLETE:
+            return sbxi_json_refuse(j, "only white space may follow the document");
+        default:
+            return sbxi_json_read_value(j, from, end, event);
+        }
+    }
+}
+
+SBX_API sbx_status sbx_json_read(sbx_json *j, const void *data, size_t len, size_t *used,
+                                 sbx_json_event *event)
+{
+    const char *start = len ? (const char *)data : "", *from = start, *end = start + len;
+    sbx_status status;
+    memset(event, 0, sizeof(*event));
+    *used = 0;
+    if (j->status != SBX_OK)
+        return j->status;
+    if (j->given) {
+        j->used -= j->given;
+        memmove(j->scratch, j->scratch + j->given, j->used);
+        j->given = 0;
+    }
+    switch (j->state) {
+    case SBXI_JSON_IN_KEY:
+    case SBXI_JSON_IN_STRING: status = sbxi_json_read_text(j, &from, end, event); break;
+    case SBXI_JSON_IN_NUMBER: status = sbxi_json_read_number(j, &from, end, event); break;
+    case SBXI_JSON_IN_WORD: status = sbxi_json_read_word(j, &from, end, event); break;
+    default: status = sbxi_json_next(j, &from, end, event); break;
+    }
+    *used = (size_t)(from - start);
+    j->offset += *used;
+    return status;
+}
+
+SBX_API sbx_status sbx_json_finish(sbx_json *j, sbx_json_event *event)
+{
+    memset(event, 0, sizeof(*event));
+    if (j->status != SBX_OK)
+        return j->status;
+    if (j->state == SBXI_JSON_COMPLETE)
+        return SBX_END;
+    if (j->state == SBXI_JSON_IN_NUMBER && j->depth == 0 &&
+        (j->step == SBXI_JSON_ZERO || j->step == SBXI_JSON_DIGITS ||
+         j->step == SBXI_JSON_FRACTION || j->step == SBXI_JSON_EXPONENT))
+        return sbxi_json_give_number(j, event);
+    return sbxi_json_refuse(j, "the document is cut short");
+}
+
+/* ---- writer ---- */
+
+SBX_API void sbx_json_writer_init(sbx_json_writer *w, char *out, size_t cap)
+{
+    memset(w, 0, sizeof(*w));
+    w->out = out;
+    w->cap = cap;
+}
+
+static void sbxi_json_put(sbx_json_writer *w, const char *text, size_t len)
+{
+    size_t room = w->len < w->cap ? w->cap - w->len : 0;
+    if (len > SIZE_MAX - w->len) {
+        w->status = SBX_E_TOO_BIG;
+        return;
+    }
+    if (room > 0)
+        memcpy(w->out + w->len, text, len < room ? len : room);
+    w->len += len;
+}
+
+static void sbxi_json_misused(sbx_json_writer *w)
+{
+    if (w->status == SBX_OK)
+        w->status = SBX_E_ARGUMENT;
+}
+
+/* 1 if a value may come next; writes the comma before it. */
+static int sbxi_json_before_value(sbx_json_writer *w)
+{
+    int next = w->state == SBXI_JSON_AFTER_VALUE && (w->arrays & 1);
+    if (!next && w->state != SBXI_JSON_VALUE && w->state != SBXI_JSON_FIRST_VALUE)
+        sbxi_json_misused(w);
+    if (w->status != SBX_OK)
+        return 0;
+    if (next)
+        sbxi_json_put(w, ",", 1);
+    return 1;
+}
+
+static void sbxi_json_after_value(sbx_json_writer *w)
+{
+    w->state = w->depth ? SBXI_JSON_AFTER_VALUE : SBXI_JSON_COMPLETE;
+}
+
+static void sbxi_json_put_value(sbx_json_writer *w, const char *text, size_t len)
+{
+    if (sbxi_json_before_value(w)) {
+        sbxi_json_put(w, text, len);
+        sbxi_json_after_value(w);
+    }
+}
+
+/* 1 if text can be written. */
+static int sbxi_json_check_text(sbx_json_writer *w, const char *text, size_t len)
+{
+    sbx_utf8 utf8 = {0};
+    if ((!text && len) || !sbx_utf8_check(&utf8, text, len) || utf8.state != 0)
+        sbxi_json_misused(w);
+    return w->status == SBX_OK;
+}
+
+static void sbxi_json_put_escape(sbx_json_writer *w, char c)
+{
+    static const char digits[] = "0123456789abcdef";
+    char escape[6] = {'\\', 'u', '0', '0', 0, 0};
+    switch (c) {
+    case '\b': escape[1] = 'b'; break;
+    case '\f': escape[1] = 'f'; break;
+    case '\n': escape[1] = 'n'; break;
+    case '\r': escape[1] = 'r'; break;
+    case '\t': escape[1] = 't'; break;
+    case '"':
+    case '\\': escape[1] = c; break;
+    default:
+        escape[4] = digits[c >> 4];
+        escape[5] = digits[c & 15];
+        break;
+    }
+    sbxi_json_put(w, escape, escape[1] == 'u' ? 6 : 2);
+}
+
+static void sbxi_json_put_text(sbx_json_writer *w, const char *text, size_t len)
+{
+    size_t at = 0, n;
+    int foreign = 0;
+    sbxi_json_put(w, "\"", 1);
+    while (at < len) {
+        n = sbxi_json_plain(text + at, len - at, &foreign);
+        sbxi_json_put(w, text + at, n);
+        at += n;
+        if (at < len)
+            sbxi_json_put_escape(w, text[at++]);
+    }
+    sbxi_json_put(w, "\"", 1);
+}
+
+static void sbxi_json_begin(sbx_json_writer *w, int array)
+{
+    if (w->depth == SBX_JSON_DEPTH && w->status == SBX_OK)
+        w->status = SBX_E_TOO_BIG;
+    if (sbxi_json_before_value(w)) {
+        sbxi_json_put(w, array ? "[" : "{", 1);
+        w->arrays = w->arrays << 1 | (uint64_t)array;
+        w->depth++;
+        w->state = array ? SBXI_JSON_FIRST_VALUE : SBXI_JSON_FIRST_KEY;
+    }
+}
+
+static void sbxi_json_end(sbx_json_writer *w, int array)
+{
+    int first = array ? SBXI_JSON_FIRST_VALUE : SBXI_JSON_FIRST_KEY;
+    if (w->depth == 0 || (int)(w->arrays & 1) != array ||
+        (w->state != first && w->state != SBXI_JSON_AFTER_VALUE))
+        sbxi_json_misused(w);
+    if (w->status == SBX_OK) {
+        sbxi_json_put(w, array ? "]" : "}", 1);
+        w->arrays >>= 1;
+        w->depth--;
+        sbxi_json_after_value(w);
+    }
+}
+
+SBX_API void sbx_json_begin_object(sbx_json_writer *w)
+{
+    sbxi_json_begin(w, 0);
+}
+
+SBX_API void sbx_json_end_object(sbx_json_writer *w)
+{
+    sbxi_json_end(w, 0);
+}
+
+SBX_API void sbx_json_begin_array(sbx_json_writer *w)
+{
+    sbxi_json_begin(w, 1);
+}
+
+SBX_API void sbx_json_end_array(sbx_json_writer *w)
+{
+    sbxi_json_end(w, 1);
+}
+
+SBX_API void sbx_json_key_len(sbx_json_writer *w, const char *name, size_t len)
+{
+    int next = w->state == SBXI_JSON_AFTER_VALUE && !(w->arrays & 1);
+    if (!name || (!next && w->state != SBXI_JSON_FIRST_KEY))
+        sbxi_json_misused(w);
+    else if (sbxi_json_check_text(w, name, len)) {
+        if (next)
+            sbxi_json_put(w, ",", 1);
+        sbxi_json_put_text(w, name, len);
+        sbxi_json_put(w, ":", 1);
+        w->state = SBXI_JSON_VALUE;
+    }
+}
+
+SBX_API void sbx_json_key(sbx_json_writer *w, const char *name)
+{
+    sbx_json_key_len(w, name, name ? strlen(name) : 0);
+}
+
+SBX_API void sbx_json_string(sbx_json_writer *w, const char *text, size_t len)
+{
+    if (sbxi_json_check_text(w, text, len) && sbxi_json_before_value(w)) {
+        sbxi_json_put_text(w, text, len);
+        sbxi_json_after_value(w);
+    }
+}
+
+SBX_API void sbx_json_integer(sbx_json_writer *w, int64_t value)
+{
+    char text[21];
+    sbxi_json_put_value(w, text, sbxi_decimal(text, value));
+}
+
+SBX_API void sbx_json_number(sbx_json_writer *w, double value)
+{
+    char text[SBXI_JSON_FORMAT_MAX];
+    if ((sbxi_json_to_bits(value) & SBXI_JSON_INFINITY) == SBXI_JSON_INFINITY)
+        sbxi_json_misused(w);
+    else
+        sbxi_json_put_value(w, text, sbxi_json_format(text, value));
+}
+
+SBX_API void sbx_json_boolean(sbx_json_writer *w, int value)
+{
+    sbxi_json_put_value(w, value ? "true" : "false", value ? 4 : 5);
+}
+
+SBX_API void sbx_json_null(sbx_json_writer *w)
+{
+    sbxi_json_put_value(w, "null", 4);
+}
+
+SBX_API sbx_status sbx_json_writer_finish(sbx_json_writer *w, size_t *len)
+{
+    if (w->state != SBXI_JSON_COMPLETE)
+        sbxi_json_misused(w);
+    if (len)
+        *len = w->len;
+    return w->status;
+}
+
+/* ==== src/url.c =============================================================================== */
+
+/* url: percent-encoding, the parts of an absolute URL (RFC 3986), parameters of a query.
+
+   Promises: no allocation; reads nothing beyond the length it is given. What sbx_url_parse lets
+   through has no character that could end a request line or a header, so its parts can be written to
+   the wire as they are. Calls text. */
+
+/* The value of a hexadecimal digit, -1 if it is none. */
+static int sbxi_url_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
+    return -1;
+}
+
+static int sbxi_url_alphanumeric(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+static int sbxi_url_in(char c, const char *set)
+{
+    return c != 0 && strchr(set, c) != NULL;
+}
+
+/* ---- percent-encoding ---- */
+
+SBX_API size_t sbx_url_encode(const char *text, size_t len, char *out, size_t cap)
+{
+    static const char digits[] = "0123456789ABCDEF";
+    size_t i, at = 0;
+    for (i = 0; i < len; i++) {
+        char piece[3];
+        size_t n = 1, k;
+        piece[0] = text[i];
+        if (!sbxi_url_alphanumeric(text[i]) && !sbxi_url_in(text[i], "-_~")) {
+            piece[0] = '%';
+            piece[1] = digits[(unsigned char)text[i] >> 4];
+            piece[2] = digits[(unsigned char)text[i] & 15];
+            n = 3;
+        }
+        for (k = 0; k < n; k++, at++) {
+            if (at + 1 < cap)
+                out[at] = piece[k];
+        }
+    }
+    if (cap > 0)
+        out[at < cap ? at : cap - 1] = 0;
+    return at;
+}
+
+/* Decodes what stands at text[*at] and moves on: a byte, or -1 for a bad escape. */
+static int sbxi_url_decode_one(const char *text, size_t len, int plus, size_t *at)
+{
+    char c = text[(*at)++];
+    int high, low;
+    if (c == '+' && plus)
+        return ' ';
+    if (c != '%')
+        return (unsigned char)c;
+    if (len - *at < 2)
+        return -1;
+    high = sbxi_url_digit(text[*at]);
+    low = sbxi_url_digit(text[*at + 1]);
+    *at += 2;
+    return high < 0 || low < 0 ? -1 : high * 16 + low;
+}
+
+SBX_API size_t sbx_url_decode(const char *text, size_t len, int plus, char *out)
+{
+    size_t at = 0, n = 0;
+    while (at < len) {
+        int byte = sbxi_url_decode_one(text, len, plus, &at);
+        if (byte < 0)
+            return SIZE_MAX;
+        out[n++] = (char)byte;
+    }
+    return n;
+}
+
+/* 1 if the encoded text stands for name. */
+static int sbxi_url_is_name(const char *text, size_t len, const char *name)
+{
+    size_t at = 0;
+    while (at < len) {
+        int byte = sbxi_url_decode_one(text, len, 1, &at);
+        if (byte <= 0 || byte != (unsigned char)*name++)
+            return 0;
+    }
+    return *name == 0;
+}
+
+SBX_API sbx_status sbx_url_query(const char *query, size_t len, const char *name, char *out,
+                                 size_t cap, size_t *out_len)
+{
+    size_t start = 0, end, equals, at, n = 0;
+    *out_len = 0;
+    for (;; start = end + 1) {
+        for (end = start; end < len && query[end] != '&';)
+            end++;
+        for (equals = start; equals < end && query[equals] != '=';)
+            equals++;
+        /* Between two "&" there may be nothing: that is no parameter. */
+        if (end > start && sbxi_url_is_name(query + start, equals - start, name))
+            break;
+        if (end >= len)
+            return SBX_END;
+    }
+    for (at = equals < end ? equals + 1 : end; at < end; n++) {
+        int byte = sbxi_url_decode_one(query, end, 1, &at);
+        if (byte <= 0)
+            return SBX_E_PROTOCOL;
+        if (n + 1 < cap)
+            out[n] = (char)byte;
+    }
+    *out_len = n;
+    if (n >= cap)
+        return SBX_E_TOO_BIG;
+    out[n] = 0;
+    return SBX_OK;
+}
+
+/* ---- absolute URLs ---- */
+
+/* unreserved and sub-delims of RFC 3986 */
+static int sbxi_url_plain(char c)
+{
+    return sbxi_url_alphanumeric(c) || sbxi_url_in(c, "-._~!$&'()*+,;=");
+}
+
+/* Four numbers from 0 to 255 without leading zeros. */
+static int sbxi_url_is_ipv4(const char *text, size_t len)
+{
+    size_t at = 0, digits;
+    int number, part;
+    for (part = 0; part < 4; part++) {
+        if (part > 0 && (at == len || text[at++] != '.'))
+            return 0;
+        number = 0;
+        for (digits = 0; at < len && digits < 4 && text[at] >= '0' && text[at] <= '9'; digits++)
+            number = number * 10 + (text[at++] - '0');
+        if (digits == 0 || digits > 3 || number > 255 || (digits > 1 && text[at - digits] == '0'))
+            return 0;
+    }
+    return at == len;
+}
+
+/* Eight groups of up to four digits; "::" stands once for some that are 0; the last two may be
+   written as an IPv4 address. */
+static int sbxi_url_is_ipv6(const char *text, size_t len)
+{
+    size_t at = 0, start;
+    int groups = 0, gap = 0;
+    if (len >= 2 && text[0] == ':' && text[1] == ':') {
+        gap = 1;
+        at = 2;
+    }
+    while (at < len && groups < 8) {
+        start = at;
+        while (at < len && at - start < 4 && sbxi_url_digit(text[at]) >= 0)
+            at++;
+        if (at < len && text[at] == '.') {
+            groups += 2;
+            if (!sbxi_url_is_ipv4(text + start, len - start))
+                return 0;
+            at = len;
+            break;
+        }
+        groups++;
+        if (at == start)
+            return 0;
+        if (at == len)
+            break;
+        if (text[at] != ':' || ++at == len)
+            return 0;
+        if (text[at] == ':') {
+            if (gap)
+                return 0;
+            gap = 1;
+            at++;
+        }
+    }
+    return at == len && (gap ? groups < 8 : groups == 8);
+}
+
+/* Takes [HOST] or HOST, and :PORT, which fill text. NULL, or what is wrong. */
+static const char *sbxi_url_authority(sbx_url *url, const char *text, size_t len)
+{
+    size_t at = 0, end;
+    uint64_t port;
+    if (len && memchr(text, '@', len))
+        return "a URL with a user name is not accepted";
+    if (len && text[0] == '[') {
+        const char *close = (const char *)memchr(text, ']', len);
+        if (!close || !sbxi_url_is_ipv6(text + 1, (size_t)(close - text) - 1))
+            return "what stands in brackets is not an IPv6 address";
+        url->host = text + 1;
+        url->host_len = (size_t)(close - text) - 1;
+        at = url->host_len + 2;
+    } else {
+        for (end = 0; end < len && text[end] != ':'; end++) {
+            if (!sbxi_url_plain(text[end]))
+                return "the host has a character that does not belong there";
+        }
+        if (end == 0)
+            return "the URL has no host";
+        url->host = text;
+        url->host_len = end;
+        at = end;
+    }
+    if (at == len)
+        return NULL;
+    if (text[at++] != ':')
+        return "only a colon and a port may follow the host";
+    if (!sbxi_parse_uint(text + at, len - at, &port) || port == 0 || port > 65535)
+        return "the port is not a number from 1 to 65535";
+    url->port = (uint16_t)port;
+    return NULL;
+}
+
+/* Checks a path or query: the characters of RFC 3986, and extra ones. */
+static int sbxi_url_is_valid(const char *text, size_t len, const char *extra)
+{
+    size_t i;
+    for (i = 0; i < len; i++) {
+        if (text[i] == '%') {
+            if (len - i < 3 || sbxi_url_digit(text[i + 1]) < 0 || sbxi_url_digit(text[i + 2]) < 0)
+                return 0;
+        } else if (!sbxi_url_plain(text[i]) && !sbxi_url_in(text[i], extra)) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static const char *sbxi_url_split(const char *text, size_t len, sbx_url *url)
+{
+    size_t at, start;
+    const char *problem;
+    if (len >= 8 && sbxi_equal_nocase(text, 8, "https://")) {
+        url->tls = 1;
+        start = 8;
+    } else if (len >= 7 && sbxi_equal_nocase(text, 7, "http://")) {
+        start = 7;
+    } else {
+        return "the URL does not start with http:// or https://";
+    }
+    url->port = url->tls ? 443 : 80;
+    if (memchr(text, '#', len))
+        return "a URL with a fragment is not accepted";
+    for (at = start; at < len && text[at] != '/' && text[at] != '?';)
+        at++;
+    problem = sbxi_url_authority(url, text + start, at - start);
+    if (problem)
+        return problem;
+    url->path = text + at;
+    while (at < len && text[at] != '?')
+        at++;
+    url->path_len = (size_t)(text + at - url->path);
+    url->query = text + (at < len ? at + 1 : at);
+    url->query_len = (size_t)(text + len - url->query);
+    if (!sbxi_url_is_valid(url->path, url->path_len, "/:@"))
+        return "the path has a character that must be percent-encoded, or a bad escape";
+    if (!sbxi_url_is_valid(url->query, url->query_len, "/:@?"))
+        return "the query has a character that must be percent-encoded, or a bad escape";
+    return NULL;
+}
+
+SBX_API sbx_status sbx_url_parse(const char *text, size_t len, sbx_url *url, const char **problem)
+{
+    const char *what;
+    memset(url, 0, sizeof(*url));
+    what = sbxi_url_split(text, len, url);
+    if (problem)
+        *problem = what;
+    return what ? SBX_E_ARGUMENT : SBX_OK;
+}
+
+/* ==== src/http1.c ============================================================================= */
+
+/* http1: reads HTTP/1.1 messages (RFC 9112), responses as a client and requests as a server.
+
+   Promises: strict wherever two readers could disagree about where a message ends. Lines end in
+   CR LF only: the RFC lets a reader take a bare LF, but no server in use needs it. The outcome does
+   not depend on how the bytes are cut. A line that lies whole in the input is read where it lies,
+   other lines are put together in scratch, and a body is never copied. Calls text and url. */
+
+enum {
+    /* Lines with a name and a value, or the empty line behind them. */
+    SBXI_HTTP1_HEADER,
+    SBXI_HTTP1_SKIPPED, /* headers of a response of class 1xx */
+    SBXI_HTTP1_TRAILER,
+    /* Other lines. */
+    SBXI_HTTP1_START,
+    SBXI_HTTP1_CHUNK_SIZE,
+    /* Bytes. */
+    SBXI_HTTP1_LENGTH,    /* `left` bytes of the body */
+    SBXI_HTTP1_UNTIL_END, /* the body goes on until the peer closes */
+    SBXI_HTTP1_CHUNK,     /* `left` bytes of the chunk */
+    SBXI_HTTP1_CHUNK_END, /* `left` bytes of the CR LF behind it */
+    /* None. */
+    SBXI_HTTP1_COMPLETE, /* the message's end was read and is not reported yet */
+    SBXI_HTTP1_CLOSED,   /* there is no further message */
+    SBXI_HTTP1_FAILED
+};
+
+#define SBXI_HTTP1_EMPTY_LINES 2    /* before a request */
+#define SBXI_HTTP1_INFORMATIONAL 16 /* responses of class 1xx before the one that counts */
+#define SBXI_HTTP1_OVERHEAD 65536   /* of chunks, beyond 8 times what they hold */
+
+static sbx_status sbxi_http1_fail(sbx_http1 *h, sbx_status status, const char *problem)
+{
+    h->problem = problem;
+    h->state = SBXI_HTTP1_FAILED;
+    h->status = status;
+    return status;
+}
+
+static sbx_status sbxi_http1_refuse(sbx_http1 *h, const char *problem)
+{
+    return sbxi_http1_fail(h, SBX_E_PROTOCOL, problem);
+}
+
+/* ---- characters ---- */
+
+/* tchar: what a header's name and a method are made of */
+static const unsigned char sbxi_http1_tchar[256] = {
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, /* control characters */
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, /* control characters */
+    0, 1, 0, 1, 1, 1, 1, 1, 0, 0, 1, 1, 0, 1, 1, 0, /*  !"#$%&'()*+,-./ */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, /* 0123456789:;<=>? */
+    0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* @ABCDEFGHIJKLMNO */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, /* PQRSTUVWXYZ[\]^_ */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* `abcdefghijklmno */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 0, 1, 0, /* pqrstuvwxyz{|}~ */
+};
+
+/* The length of the longest prefix that is a header's name or a method. */
+static size_t sbxi_http1_token_len(const char *text, size_t len)
+{
+    size_t i = 0;
+    while (i < len && sbxi_http1_tchar[(unsigned char)text[i]])
+        i++;
+    return i;
+}
+
+/* 1 if text can be a header's name or a method. */
+static int sbxi_http1_token(const char *text, size_t len)
+{
+    return len > 0 && sbxi_http1_token_len(text, len) == len;
+}
+
+static int sbxi_http1_is_control(char c)
+{
+    return ((unsigned char)c < 0x20 && c != '\t') || c == 0x7f;
+}
+
+/* 1 if text can be a header's value: no control characters but the tab. */
+static int sbxi_http1_value(const char *text, size_t len)
+{
+    size_t i = 0;
+    while (i < len && !sbxi_http1_is_control(text[i]))
+        i++;
+    return i == len;
+}
+
+static int sbxi_http1_is_space(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
+/* Cuts white space off both ends. */
+static void sbxi_http1_trim(const char **text, size_t *len)
+{
+    while (*len > 0 && sbxi_http1_is_space((*text)[*len - 1]))
+        (*len)--;
+    while (*len > 0 && sbxi_http1_is_space(**text)) {
+        (*text)++;
+        (*len)--;
+    }
+}
+
+/* A letter as its small form, other bytes as they are. */
+static char sbxi_http1_small(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
+}
+
+SBX_API int sbx_http1_has_token(const char *value, size_t len, const char *token)
+{
+    size_t at = 0, i;
+    while (at < len) {
+        while (at < len && sbxi_http1_is_space(value[at]))
+            at++;
+        for (i = 0; token[i] && at < len; i++, at++) {
+            if (sbxi_http1_small(value[at]) != sbxi_http1_small(token[i]))
+                break;
+        }
+        if (i > 0 && !token[i]) {
+            while (at < len && sbxi_http1_is_space(value[at]))
+                at++;
+            if (at == len || value[at] == ',')
+                return 1;
+        }
+        while (at < len && value[at++] != ',')
+            continue;
+    }
+    return 0;
+}
+
+/* 1 if name, a valid one, is lower, which is in small letters. Of what can stand in a name, setting
+   this bit changes capital letters alone, and "^", which becomes "~". */
+static int sbxi_http1_is(const char *name, const char *lower, size_t len)
+{
+    const uint64_t bits = UINT64_C(0x2020202020202020);
+    uint64_t a, b;
+    size_t i;
+    for (i = 0; i < len; i++) {
+        if (len - i < 8 && len >= 8)
+            i = len - 8;
+        if (len >= 8) {
+            memcpy(&a, name + i, 8);
+            memcpy(&b, lower + i, 8);
+            if ((a | bits) != b)
+                return 0;
+            i += 7;
+        } else if ((name[i] | 0x20) != lower[i]) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* ---- lines ---- */
+
+/* 1 if a message can start with these bytes, so that a peer that speaks something else is found out
+   by its first bytes. Of a response these are all up to the status. */
+static int sbxi_http1_may_start(const sbx_http1 *h, const char *line, size_t len)
+{
+    static const char low[] = "HTTP/1.0 100", high[] = "HTTP/1.1 999";
+    size_t i, n = len < sizeof(low) - 1 ? len : sizeof(low) - 1;
+    if (h->role == SBX_HTTP1_REQUEST) {
+        if (line[0] == '\r')
+            return h->empty_lines < SBXI_HTTP1_EMPTY_LINES && (len < 2 || line[1] == '\n');
+        i = sbxi_http1_token_len(line, n);
+        return i == n || (i > 0 && line[i] == ' ');
+    }
+    for (i = 0; i < n; i++) {
+        if (line[i] < low[i] || line[i] > high[i])
+            return 0;
+    }
+    return 1;
+}
+
+/* Takes the next line from data. SBX_OK: *line has *n bytes, CR LF included, until the next call.
+   SBX_AGAIN: data ended before it, what there is went to scratch. */
+static sbx_status sbxi_http1_line(sbx_http1 *h, const char *data, size_t len, size_t *pos,
+                                  const char **line, size_t *n)
+{
+    const char *from = data + *pos, *end;
+    size_t room = h->cap - h->used, take = len - *pos;
+    if (take > room)
+        take = room;
+    end = take ? (const char *)memchr(from, '\n', take) : NULL;
+    if (end)
+        take = (size_t)(end - from) + 1;
+    *pos += take;
+    *line = from;
+    *n = take;
+    if (h->used > 0 || !end) {
+        if (take)
+            memcpy(h->scratch + h->used, from, take);
+        h->used += take;
+        *line = h->scratch;
+        *n = h->used;
+    }
+    if (h->state == SBXI_HTTP1_START && *n > 0 && !sbxi_http1_may_start(h, *line, *n))
+        return sbxi_http1_refuse(h, h->role == SBX_HTTP1_REQUEST
+                                        ? "this is not an HTTP/1 request"
+                                        : "the peer does not answer in HTTP/1.0 or HTTP/1.1");
+    if (!end && h->used == h->cap)
+        return sbxi_http1_fail(h, SBX_E_TOO_BIG, "a line of the head or of a chunk is too long");
+    if (!end)
+        return SBX_AGAIN;
+    h->used = 0;
+    if (*n < 2 || (*line)[*n - 2] != '\r')
+        return sbxi_http1_refuse(h, "a line does not end in CR LF");
+    return SBX_OK;
+}
+
+/* ---- the head ---- */
+
+/* "HTTP/1.1 200 OK", of which sbxi_http1_may_start has seen all before the space after the status.
+   The reason may be missing, the space before it too. */
+static sbx_status sbxi_http1_status_line(sbx_http1 *h, const char *line, size_t n,
+                                         sbx_http1_event *event)
+{
+    if (n < 12 || (n > 12 && line[12] != ' '))
+        return sbxi_http1_refuse(h, "the status is not a number of three digits");
+    if (!sbxi_http1_value(line + 12, n - 12))
+        return sbxi_http1_refuse(h, "the reason phrase has a control character");
+    h->minor_version = line[7] - '0';
+    h->status_code = (line[9] - '0') * 100 + (line[10] - '0') * 10 + (line[11] - '0');
+    event->status = h->status_code;
+    event->value = line + (n > 12 ? 13 : 12);
+    event->value_len = n > 12 ? n - 13 : 0;
+    return SBX_OK;
+}
+
+/* "GET /path HTTP/1.1" */
+static sbx_status sbxi_http1_request_line(sbx_http1 *h, const char *line, size_t n,
+                                          sbx_http1_event *event)
+{
+    size_t method = sbxi_http1_token_len(line, n), i;
+    if (method == 0 || method == n || line[method] != ' ')
+        return sbxi_http1_refuse(h, "the method has a character that does not belong there");
+    if (n < method + 11 || memcmp(line + n - 9, " HTTP/1.", 8) != 0 ||
+        (line[n - 1] != '0' && line[n - 1] != '1'))
+        return sbxi_http1_refuse(h, "a request line does not end in HTTP/1.0 or HTTP/1.1");
+    for (i = method + 1; i < n - 9; i++) {
+        if ((unsigned char)line[i] <= 0x20 || (unsigned char)line[i] >= 0x7f)
+            return sbxi_http1_refuse(h, "the target has a character that must be percent-encoded");
+    }
+    h->minor_version = line[n - 1] - '0';
+    h->status_code = 0;
+    event->name = line;
+    event->name_len = method;
+    event->value = line + method + 1;
+    event->value_len = n - 9 - (method + 1);
+    return SBX_OK;
+}
+
+static sbx_status sbxi_http1_start(sbx_http1 *h, const char *line, size_t n, sbx_http1_event *event)
+{
+    sbx_status st;
+    if (n == 2) { /* only before a request does this come so far */
+        h->empty_lines++;
+        return SBX_AGAIN;
+    }
+    st = h->role == SBX_HTTP1_REQUEST ? sbxi_http1_request_line(h, line, n - 2, event)
+                                      : sbxi_http1_status_line(h, line, n - 2, event);
+    if (st != SBX_OK)
+        return st;
+    h->state = SBXI_HTTP1_HEADER;
+    h->empty_lines = 0;
+    h->head_size = n;
+    h->headers = h->hosts = h->chunked = h->close = h->keep_alive = 0;
+    h->content_length = SBX_NONE;
+    event->type = SBX_HTTP1_START;
+    event->minor_version = h->minor_version;
+    if (h->role == SBX_HTTP1_REQUEST || h->status_code >= 200 || h->status_code == 101)
+        return SBX_OK;
+    if (h->informational++ == SBXI_HTTP1_INFORMATIONAL)
+        return sbxi_http1_fail(h, SBX_E_TOO_BIG, "too many responses of class 1xx");
+    h->state = SBXI_HTTP1_SKIPPED;
+    return SBX_AGAIN;
+}
+
+static sbx_status sbxi_http1_content_length(sbx_http1 *h, const char *value, size_t len)
+{
+    uint64_t length;
+    if (h->content_length != SBX_NONE)
+        return sbxi_http1_refuse(h, "there is more than one Content-Length");
+    if (!sbxi_parse_uint(value, len, &length) || length > INT64_MAX)
+        return sbxi_http1_refuse(h, "the Content-Length is not a number");
+    h->content_length = (int64_t)length;
+    return h->chunked ? sbxi_http1_refuse(h, "there is a Content-Length besides chunks") : SBX_OK;
+}
+
+static sbx_status sbxi_http1_transfer_encoding(sbx_http1 *h, const char *value, size_t len)
+{
+    if (h->minor_version == 0)
+        return sbxi_http1_refuse(h, "there is a Transfer-Encoding in HTTP/1.0");
+    if (h->chunked)
+        return sbxi_http1_refuse(h, "there is more than one Transfer-Encoding");
+    if (!sbxi_equal_nocase(value, len, "chunked"))
+        return sbxi_http1_refuse(h, "the Transfer-Encoding is not chunked");
+    h->chunked = 1;
+    return h->content_length != SBX_NONE
+               ? sbxi_http1_refuse(h, "there is a Content-Length besides chunks")
+               : SBX_OK;
+}
+
+static sbx_status sbxi_http1_host(sbx_http1 *h, const char *value, size_t len)
+{
+    size_t i;
+    if (h->role == SBX_HTTP1_RESPONSE)
+        return SBX_OK;
+    if (h->hosts++ > 0)
+        return sbxi_http1_refuse(h, "there is more than one Host");
+    for (i = 0; i < len; i++) {
+        if (value[i] <= 0x20 || value[i] > 0x7e || strchr("\"#,/<>?@\\^`{|}", value[i]))
+            return sbxi_http1_refuse(h, "the Host has a character that does not belong there");
+    }
+    return SBX_OK;
+}
+
+/* What a header says about the message itself. */
+static sbx_status sbxi_http1_meaning(sbx_http1 *h, const sbx_http1_event *header)
+{
+    const char *name = header->name, *value = header->value;
+    size_t len = header->value_len;
+    switch (header->name_len) {
+    case 4:
+        if (sbxi_http1_is(name, "host", 4))
+            return sbxi_http1_host(h, value, len);
+        break;
+    case 10:
+        if (sbxi_http1_is(name, "connection", 10)) {
+            h->close |= sbx_http1_has_token(value, len, "close");
+            if (h->minor_version == 0)
+                h->keep_alive |= sbx_http1_has_token(value, len, "keep-alive");
+        }
+        break;
+    case 14:
+        if (sbxi_http1_is(name, "content-length", 14))
+            return sbxi_http1_content_length(h, value, len);
+        break;
+    case 17:
+        if (sbxi_http1_is(name, "transfer-encoding", 17))
+            return sbxi_http1_transfer_encoding(h, value, len);
+        break;
+    default:
+        break;
+    }
+    return SBX_OK;
+}
+
+/* Splits a header or trailer with its CR LF into name and value. */
+static sbx_status sbxi_http1_field(sbx_http1 *h, const char *line, size_t n, sbx_http1_event *event)
+{
+    size_t name = sbxi_http1_token_len(line, n);
+    if (sbxi_http1_is_space(line[0]))
+        return sbxi_http1_refuse(h, "a header goes on in the next line");
+    if (line[0] == ':')
+        return sbxi_http1_refuse(h, "a header has no name");
+    if (line[name] != ':')
+        return sbxi_http1_refuse(h, "a header's name has a character that does not belong there");
+    event->name = line;
+    event->name_len = name;
+    event->value = line + name + 1;
+    event->value_len = n - 2 - (name + 1);
+    if (!sbxi_http1_value(event->value, event->value_len))
+        return sbxi_http1_refuse(h, "a header's value has a control character");
+    sbxi_http1_trim(&event->value, &event->value_len);
+    return SBX_OK;
+}
+
+/* The same for a header that lies in data. Nearly all do: so this one does not look for the line's end
+   first, and takes 16 bytes at a time where it can. Returns its length; 0 if it is not complete or
+   not valid. */
+static size_t sbxi_http1_quick_field(const char *data, size_t len, sbx_http1_event *event)
+{
+    size_t name = 0, start, end, next;
+#if defined(SBXI_SSE2)
+    for (; name + 16 <= len; name += 16) { /* passes over letters and "-" */
+        __m128i block = _mm_loadu_si128((const __m128i *)(const void *)(data + name));
+        __m128i letter = _mm_sub_epi8(_mm_or_si128(block, _mm_set1_epi8(0x20)), _mm_set1_epi8('a'));
+        __m128i good = _mm_or_si128(_mm_cmpeq_epi8(_mm_min_epu8(letter, _mm_set1_epi8(25)), letter),
+                                    _mm_cmpeq_epi8(block, _mm_set1_epi8('-')));
+        int mask = _mm_movemask_epi8(good) ^ 0xffff;
+        if (mask) {
+            name += (size_t)__builtin_ctz((unsigned)mask);
+            break;
+        }
+    }
+#endif
+    while (name < len && sbxi_http1_tchar[(unsigned char)data[name]])
+        name++;
+    if (name == 0 || name == len || data[name] != ':')
+        return 0;
+    end = start = name + 1;
+#if defined(SBXI_SSE2)
+    for (; end + 16 <= len; end += 16) { /* passes over what is no control character or a tab */
+        __m128i block = _mm_loadu_si128((const __m128i *)(const void *)(data + end));
+        __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(block, _mm_set1_epi8(0x1f)), block);
+        __m128i tab = _mm_cmpeq_epi8(block, _mm_set1_epi8('\t'));
+        __m128i del = _mm_cmpeq_epi8(block, _mm_set1_epi8(0x7f));
+        int mask = _mm_movemask_epi8(_mm_or_si128(_mm_andnot_si128(tab, low), del));
+        if (mask) {
+            end += (size_t)__builtin_ctz((unsigned)mask);
+            break;
+        }
+    }
+#endif
+    while (end < len && !sbxi_http1_is_control(data[end]))
+        end++;
+    if (len - end < 2 || data[end] != '\r' || data[end + 1] != '\n')
+        return 0;
+    next = end + 2;
+    while (sbxi_http1_is_space(data[start])) /* the CR stops it */
+        start++;
+    while (end > start && sbxi_http1_is_space(data[end - 1]))
+        end--;
+    memset(event, 0, sizeof(*event));
+    event->name = data;
+    event->name_len = name;
+    event->value = data + start;
+    event->value_len = end - start;
+    return next;
+}
+
+/* The empty line: what kind of body follows? RFC 9112, 6.3. */
+static sbx_status sbxi_http1_head_end(sbx_http1 *h, sbx_http1_event *event)
+{
+    int no_body = h->no_body;
+    if (h->role == SBX_HTTP1_REQUEST) {
+        if (h->minor_version == 1 && h->hosts == 0)
+            return sbxi_http1_refuse(h, "there is no Host");
+        no_body = !h->chunked && h->content_length == SBX_NONE;
+    } else if (h->status_code == 101 || h->status_code == 204 || h->status_code == 304) {
+        no_body = 1;
+    }
+    h->informational = h->no_body = 0;
+    h->overhead = 0;
+    h->persistent = h->status_code != 101 && !h->close && (h->minor_version == 1 || h->keep_alive);
+    event->type = SBX_HTTP1_HEAD_END;
+    event->content_length = h->content_length;
+    if (no_body) {
+        h->state = SBXI_HTTP1_COMPLETE;
+        if (event->content_length == SBX_NONE)
+            event->content_length = 0;
+    } else if (h->chunked) {
+        h->state = SBXI_HTTP1_CHUNK_SIZE;
+    } else if (h->content_length != SBX_NONE) {
+        h->left = (uint64_t)h->content_length;
+        h->state = h->left ? SBXI_HTTP1_LENGTH : SBXI_HTTP1_COMPLETE;
+    } else {
+        h->state = SBXI_HTTP1_UNTIL_END;
+        h->persistent = 0;
+    }
+    return SBX_OK;
+}
+
+/* ---- the body ---- */
+
+/* Reports the end of a message, after which the next one may follow. */
+static sbx_status sbxi_http1_end(sbx_http1 *h, sbx_http1_event *event)
+{
+    h->state = h->persistent ? SBXI_HTTP1_START : SBXI_HTTP1_CLOSED;
+    event->type = SBX_HTTP1_MESSAGE_END;
+    return SBX_OK;
+}
+
+/* Chunks may cost 8 times what they hold, so that single bytes can be sent as they come, and
+   SBXI_HTTP1_OVERHEAD more: extensions do not go on for ever. */
+static int sbxi_http1_is_wasteful(sbx_http1 *h, uint64_t size, size_t line)
+{
+    uint64_t cost = h->overhead + line + 4; /* CR LF here and behind the chunk */
+    h->overhead = size >= cost / 8 ? 0 : cost - size * 8;
+    return h->overhead > SBXI_HTTP1_OVERHEAD;
+}
+
+/* The size in hexadecimal, then perhaps extensions, which are ignored, then CR LF. */
+static sbx_status sbxi_http1_chunk_size(sbx_http1 *h, const char *line, size_t n)
+{
+    uint64_t size = 0;
+    size_t at;
+    n -= 2;
+    for (at = 0; at < n; at++) {
+        int digit = sbxi_url_digit(line[at]);
+        if (digit < 0)
+            break;
+        if (size > (uint64_t)INT64_MAX >> 4)
+            return sbxi_http1_refuse(h, "the size of a chunk is too large");
+        size = size << 4 | (uint64_t)digit;
+    }
+    if (at == 0)
+        return sbxi_http1_refuse(h, "a chunk does not start with its size");
+    while (at < n && sbxi_http1_is_space(line[at]))
+        at++;
+    if (at < n && line[at] != ';')
+        return sbxi_http1_refuse(h, "the size of a chunk is not a hexadecimal number");
+    if (!sbxi_http1_value(line + at, n - at))
+        return sbxi_http1_refuse(h, "a chunk's extension has a control character");
+    if (sbxi_http1_is_wasteful(h, size, n))
+        return sbxi_http1_fail(h, SBX_E_TOO_BIG, "the chunks have more overhead than content");
+    h->left = size;
+    h->headers = 0;
+    h->head_size = 0;
+    h->state = size ? SBXI_HTTP1_CHUNK : SBXI_HTTP1_TRAILER;
+    return SBX_AGAIN;
+}
+
+/* Lends what data has of the body. */
+static sbx_status sbxi_http1_body(sbx_http1 *h, const char *data, size_t len, size_t *pos,
+                                  sbx_http1_event *event)
+{
+    size_t n = len - *pos;
+    if (n == 0)
+        return SBX_AGAIN;
+    if (h->state != SBXI_HTTP1_UNTIL_END) {
+        if (n > h->left)
+            n = (size_t)h->left;
+        h->left -= n;
+        if (h->left == 0 && h->state == SBXI_HTTP1_LENGTH) {
+            h->state = SBXI_HTTP1_COMPLETE;
+        } else if (h->left == 0) {
+            h->state = SBXI_HTTP1_CHUNK_END;
+            h->left = 2;
+        }
+    }
+    event->type = SBX_HTTP1_BODY;
+    event->data = data + *pos;
+    event->len = n;
+    *pos += n;
+    return SBX_OK;
+}
+
+/* CR LF after a chunk. */
+static sbx_status sbxi_http1_chunk_end(sbx_http1 *h, const char *data, size_t len, size_t *pos)
+{
+    for (; h->left > 0 && *pos < len; h->left--, (*pos)++) {
+        if (data[*pos] != (h->left == 2 ? '\r' : '\n'))
+            return sbxi_http1_refuse(h, "a chunk is not as long as its size says");
+    }
+    if (h->left == 0)
+        h->state = SBXI_HTTP1_CHUNK_SIZE;
+    return SBX_AGAIN;
+}
+
+/* ---- the reader ---- */
+
+SBX_API void sbx_http1_init(sbx_http1 *h, int role, char *scratch, size_t cap)
+{
+    memset(h, 0, sizeof(*h));
+    h->role = role;
+    h->state = SBXI_HTTP1_START;
+    h->scratch = scratch;
+    h->cap = cap;
+}
+
+SBX_API void sbx_http1_expect_no_body(sbx_http1 *h, int no_body)
+{
+    h->no_body = no_body;
+}
+
+/* A line with its CR LF in a head or among trailers: does it fit in? */
+static sbx_status sbxi_http1_count(sbx_http1 *h, size_t n)
+{
+    h->head_size += n;
+    if (n > h->cap || h->head_size > SBX_HTTP1_HEAD_MAX)
+        return sbxi_http1_fail(h, SBX_E_TOO_BIG, "the head of a message is too long");
+    if (h->headers++ == SBX_HTTP1_HEADERS)
+        return sbxi_http1_fail(h, SBX_E_TOO_BIG, "there are too many headers");
+    return SBX_OK;
+}
+
+/* A header of n bytes was split into event. */
+static sbx_status sbxi_http1_header(sbx_http1 *h, size_t n, sbx_http1_event *event)
+{
+    sbx_status st = sbxi_http1_count(h, n);
+    if (st != SBX_OK)
+        return st;
+    event->type = SBX_HTTP1_HEADER;
+    return sbxi_http1_meaning(h, event);
+}
+
+/* Any line of a head or of trailers, with its CR LF. */
+static sbx_status sbxi_http1_head_line(sbx_http1 *h, const char *line, size_t n,
+                                       sbx_http1_event *event)
+{
+    int state = h->state;
+    sbx_status st;
+    if (n > 2) {
+        st = sbxi_http1_field(h, line, n, event);
+        if (st == SBX_OK)
+            st = sbxi_http1_header(h, n, event);
+        if (st == SBX_OK && state == SBXI_HTTP1_TRAILER)
+            event->type = SBX_HTTP1_TRAILER;
+        return st == SBX_OK && state == SBXI_HTTP1_SKIPPED ? SBX_AGAIN : st;
+    }
+    if (state == SBXI_HTTP1_HEADER)
+        return sbxi_http1_head_end(h, event);
+    if (state == SBXI_HTTP1_TRAILER)
+        return sbxi_http1_end(h, event);
+    h->state = SBXI_HTTP1_START;
+    return SBX_AGAIN;
+}
+
+/* SBX_OK: an event. SBX_AGAIN: none yet, and none without more bytes. */
+static sbx_status sbxi_http1_step(sbx_http1 *h, const char *data, size_t len, size_t *pos,
+                                  sbx_http1_event *event)
+{
+    const char *line;
+    size_t n;
+    sbx_status st;
+    switch (h->state) {
+    case SBXI_HTTP1_LENGTH:
+    case SBXI_HTTP1_UNTIL_END:
+    case SBXI_HTTP1_CHUNK:
+        return sbxi_http1_body(h, data, len, pos, event);
+    case SBXI_HTTP1_CHUNK_END:
+        return sbxi_http1_chunk_end(h, data, len, pos);
+    case SBXI_HTTP1_COMPLETE:
+        return sbxi_http1_end(h, event);
+    case SBXI_HTTP1_CLOSED:
+        return SBX_END;
+    case SBXI_HTTP1_FAILED:
+        return h->status;
+    default: /* a line */
+        st = sbxi_http1_line(h, data, len, pos, &line, &n);
+        if (st != SBX_OK)
+            return st;
+        if (h->state == SBXI_HTTP1_START)
+            return sbxi_http1_start(h, line, n, event);
+        if (h->state == SBXI_HTTP1_CHUNK_SIZE)
+            return sbxi_http1_chunk_size(h, line, n);
+        return sbxi_http1_head_line(h, line, n, event);
+    }
+}
+
+static sbx_status sbxi_http1_read_any(sbx_http1 *h, const char *data, size_t len, size_t *used,
+                                      sbx_http1_event *event)
+{
+    size_t pos = 0;
+    sbx_status st;
+    do {
+        memset(event, 0, sizeof(*event));
+        st = sbxi_http1_step(h, data, len, &pos, event);
+    } while (st == SBX_AGAIN && pos < len);
+    *used = pos;
+    return st;
+}
+
+SBX_API sbx_status sbx_http1_read(sbx_http1 *h, const void *data, size_t len, size_t *used,
+                                  sbx_http1_event *event)
+{
+    const char *from = len ? (const char *)data : "";
+    size_t n;
+    if (h->state != SBXI_HTTP1_HEADER || h->used > 0)
+        return sbxi_http1_read_any(h, from, len, used, event);
+    n = sbxi_http1_quick_field(from, len, event);
+    if (n == 0)
+        return sbxi_http1_read_any(h, from, len, used, event);
+    *used = n;
+    return sbxi_http1_header(h, n, event);
+}
+
+SBX_API sbx_status sbx_http1_finish(sbx_http1 *h, sbx_http1_event *event)
+{
+    memset(event, 0, sizeof(*event));
+    if (h->status != SBX_OK)
+        return h->status;
+    h->persistent = 0;
+    if (h->state == SBXI_HTTP1_COMPLETE || h->state == SBXI_HTTP1_UNTIL_END)
+        return sbxi_http1_end(h, event);
+    if (h->state == SBXI_HTTP1_START && h->used == 0 && h->informational == 0)
+        h->state = SBXI_HTTP1_CLOSED;
+    if (h->state == SBXI_HTTP1_CLOSED)
+        return SBX_END;
+    return sbxi_http1_refuse(h, "the connection was closed in the middle of a message");
+}
+
+SBX_API int sbx_http1_keep_alive(const sbx_http1 *h)
+{
+    return h->status == SBX_OK && h->state == SBXI_HTTP1_START && h->used == 0 &&
+           h->informational == 0;
+}
+
+SBX_API size_t sbx_http1_chunk(char *out, size_t len)
+{
+    static const char digits[] = "0123456789abcdef";
+    size_t n = 1, i;
+    while (n < 2 * sizeof(len) && len >> (4 * n) != 0)
+        n++;
+    for (i = n; i > 0; i--, len >>= 4)
+        out[i - 1] = digits[len & 15];
+    out[n] = '\r';
+    out[n + 1] = '\n';
+    return n + 2;
+}
+
+/* ==== src/websocket.c ========================================================================= */
+
+/* websocket: the frames of RFC 6455, without extensions, for both ends of a connection.
+
+   Promises: never allocates; payload is lent where it lies, unmasked in place, and only the payload of
+   a control frame that comes in pieces is copied. A bad header is refused at the byte that makes it
+   bad, bad text likewise; control frames are judged when they are complete. May call: text. */
+
+#ifndef SBX_NO_WEBSOCKET
+
+SBX_API void sbx_ws_init(sbx_ws *ws, int role, uint64_t limit)
+{
+    memset(ws, 0, sizeof(*ws));
+    ws->role = role;
+    ws->limit = limit;
+}
+
+static sbx_status sbxi_ws_fail(sbx_ws *ws, int close_code, const char *problem)
+{
+    ws->problem = problem;
+    ws->close_code = close_code;
+    ws->status = close_code == 1009 ? SBX_E_TOO_BIG : SBX_E_PROTOCOL;
+    return ws->status;
+}
+
+/* Whether a close frame may carry this code: registered for that, or left to programs. */
+static int sbxi_ws_is_code(int code)
+{
+    if (code >= 3000)
+        return code <= 4999;
+    return code >= 1000 && code <= 1014 && (code < 1004 || code > 1006);
+}
+
+/* Checks the first have > 0 bytes of a header as far as its second byte. NULL, or what is wrong. */
+static const char *sbxi_ws_check(const sbx_ws *ws, const unsigned char *head, size_t have)
+{
+    unsigned opcode = head[0] & 15u, length;
+    if (head[0] & 0x70)
+        return "a reserved bit is set in a frame";
+    if (opcode <= SBX_WS_BINARY) {
+        if (ws->message ? opcode != SBX_WS_CONTINUATION : opcode == SBX_WS_CONTINUATION)
+            return ws->message ? "a new message starts inside a fragmented one"
+                               : "a continuation frame without a message to continue";
+    } else if (opcode < SBX_WS_CLOSE || opcode > SBX_WS_PONG) {
+        return "a frame has a reserved opcode";
+    } else if (head[0] < 0x80) {
+        return "a control frame is fragmented";
+    }
+    if (have < 2)
+        return NULL;
+    length = head[1] & 0x7fu;
+    if (head[1] >> 7 != ws->role)
+        return ws->role == SBX_WS_CLIENT ? "a frame from a server is masked"
+                                         : "a frame from a client is not masked";
+    if (opcode >= SBX_WS_CLOSE && length > 125)
+        return "a control frame is longer than 125 bytes";
+    if (opcode == SBX_WS_CLOSE && length == 1)
+        return "a close frame has a payload of one byte";
+    return NULL;
+}
+
+/* Reads a header from its have bytes. SBX_OK: a frame has begun, *size is the header's length;
+   SBX_AGAIN: that is not all of it. */
+static sbx_status sbxi_ws_begin(sbx_ws *ws, const unsigned char *head, size_t have, size_t *size)
+{
+    const char *problem = sbxi_ws_check(ws, head, have);
+    uint64_t length;
+    int i;
+    if (problem)
+        return sbxi_ws_fail(ws, 1002, problem);
+    if (have < 2)
+        return SBX_AGAIN;
+    length = head[1] & 0x7fu;
+    *size = (length < 126 ? 2u : length == 126 ? 4u : 10u) + (ws->role == SBX_WS_SERVER ? 4u : 0u);
+    if (have < *size)
+        return SBX_AGAIN;
+    if (length == 126) {
+        length = (uint64_t)head[2] << 8 | head[3];
+        if (length < 126)
+            return sbxi_ws_fail(ws, 1002, "a frame's length has more bytes than it needs");
+    } else if (length == 127) {
+        for (i = 2, length = 0; i < 10; i++)
+            length = length << 8 | head[i];
+        if (length >> 63)
+            return sbxi_ws_fail(ws, 1002, "a frame's length has its highest bit set");
+        if (length <= 0xffff)
+            return sbxi_ws_fail(ws, 1002, "a frame's length has more bytes than it needs");
+    }
+    ws->opcode = head[0] & 15;
+    ws->fin = head[0] >> 7;
+    ws->left = length;
+    if (ws->role == SBX_WS_SERVER) {
+        memcpy(ws->key, head + *size - 4, 4);
+        ws->key_at = 0;
+    }
+    if (ws->opcode < SBX_WS_CLOSE) {
+        if (length > ws->limit - ws->size)
+            return sbxi_ws_fail(ws, 1009, "a message is longer than the limit");
+        if (ws->opcode != SBX_WS_CONTINUATION)
+            ws->message = ws->opcode;
+    }
+    return SBX_OK;
+}
+
+/* Takes a header, from the bytes themselves if they hold all of it, else piece by piece from ws->head.
+   SBX_AGAIN: it is not complete yet. */
+static sbx_status sbxi_ws_head(sbx_ws *ws, const unsigned char *p, size_t len, size_t *at)
+{
+    size_t have = len - *at, kept = ws->head_len, size = 0;
+    const unsigned char *head = ws->head;
+    sbx_status st;
+    if (have == 0)
+        return SBX_AGAIN;
+    if (kept == 0) {
+        head = p + *at;
+    } else {
+        have = have < sizeof(ws->head) - kept ? have : sizeof(ws->head) - kept;
+        memcpy(ws->head + kept, p + *at, have);
+        have += kept;
+    }
+    st = sbxi_ws_begin(ws, head, have, &size);
+    if (st == SBX_OK) {
+        *at += size - kept;
+        ws->head_len = 0;
+        ws->in_frame = 1;
+    } else if (st == SBX_AGAIN) {
+        if (kept == 0)
+            memcpy(ws->head, head, have);
+        *at = len;
+        ws->head_len = (unsigned)have;
+    }
+    return st;
+}
+
+static void sbxi_ws_unmask(sbx_ws *ws, unsigned char *p, size_t len)
+{
+    if (ws->role == SBX_WS_SERVER) {
+        sbx_ws_mask(p, p, len, ws->key, ws->key_at);
+        ws->key_at = (unsigned)((ws->key_at + len) & 3);
+    }
+}
+
+static sbx_status sbxi_ws_close(sbx_ws *ws, sbx_ws_event *event)
+{
+    const unsigned char *payload = (const unsigned char *)event->data;
+    sbx_utf8 utf8;
+    event->close_code = 1005;
+    if (event->len > 0) { /* then at least 2: the header was checked */
+        event->close_code = payload[0] << 8 | payload[1];
+        event->data += 2;
+        event->len -= 2;
+        utf8.state = 0;
+        if (!sbxi_ws_is_code(event->close_code))
+            return sbxi_ws_fail(ws, 1002, "a close frame has a code that must not be sent");
+        if (!sbx_utf8_check(&utf8, event->data, event->len) || utf8.state != 0)
+            return sbxi_ws_fail(ws, 1007, "the reason in a close frame is not UTF-8");
+    }
+    ws->status = SBX_END;
+    return SBX_OK;
+}
+
+/* Takes what is there of a control frame's payload, and gives the frame once it is complete: lent from
+   the bytes at hand if they hold all of it, else from ws->control. */
+static sbx_status sbxi_ws_control(sbx_ws *ws, unsigned char *p, size_t len, size_t *at,
+                                  sbx_ws_event *event)
+{
+    size_t n = len - *at < ws->left ? len - *at : (size_t)ws->left;
+    unsigned char *payload = ws->control;
+    if (ws->control_len == 0 && n > 0 && n == ws->left)
+        payload = p + *at;
+    else if (n > 0)
+        memcpy(ws->control + ws->control_len, p + *at, n);
+    ws->control_len += (unsigned)n;
+    ws->left -= n;
+    *at += n;
+    if (ws->left > 0)
+        return SBX_AGAIN;
+    sbxi_ws_unmask(ws, payload, ws->control_len);
+    event->opcode = (sbx_ws_opcode)ws->opcode;
+    event->data = (const char *)payload;
+    event->len = ws->control_len;
+    ws->control_len = 0;
+    ws->in_frame = 0;
+    return ws->opcode == SBX_WS_CLOSE ? sbxi_ws_close(ws, event) : SBX_OK;
+}
+
+/* Gives what is there of a data frame's payload. */
+static sbx_status sbxi_ws_data(sbx_ws *ws, unsigned char *p, size_t len, size_t *at,
+                               sbx_ws_event *event)
+{
+    size_t n = len - *at < ws->left ? len - *at : (size_t)ws->left;
+    unsigned char *piece;
+    if (n == 0 && ws->left > 0)
+        return SBX_AGAIN;
+    piece = p + *at;
+    sbxi_ws_unmask(ws, piece, n);
+    event->opcode = (sbx_ws_opcode)ws->message;
+    event->first = ws->size == 0;
+    event->data = (const char *)piece;
+    event->len = n;
+    *at += n;
+    ws->size += n;
+    ws->left -= n;
+    if (ws->left == 0) {
+        ws->in_frame = 0;
+        event->last = ws->fin;
+    }
+    if (ws->message == SBX_WS_TEXT) {
+        if (!sbx_utf8_check(&ws->utf8, piece, n))
+            return sbxi_ws_fail(ws, 1007, "a text message is not UTF-8");
+        if (event->last && ws->utf8.state != 0)
+            return sbxi_ws_fail(ws, 1007, "a text message ends inside a character");
+    }
+    if (event->last) {
+        ws->message = 0;
+        ws->size = 0;
+    }
+    return SBX_OK;
+}
+
+SBX_API sbx_status sbx_ws_read(sbx_ws *ws, void *data, size_t len, size_t *used,
+                               sbx_ws_event *event)
+{
+    unsigned char *p = (unsigned char *)data;
+    sbx_status st = ws->status;
+    size_t at = 0;
+    memset(event, 0, sizeof(*event));
+    while (st == SBX_OK && !ws->in_frame) {
+        st = sbxi_ws_head(ws, p, len, &at);
+        if (ws->left == 0 && !ws->fin)
+            ws->in_frame = 0; /* an empty fragment gives no event, unless it ends the message */
+    }
+    if (st == SBX_OK) {
+        if (ws->opcode >= SBX_WS_CLOSE)
+            st = sbxi_ws_control(ws, p, len, &at, event);
+        else
+            st = sbxi_ws_data(ws, p, len, &at, event);
+        if (st != SBX_OK)
+            memset(event, 0, sizeof(*event));
+    }
+    *used = at;
+    return st;
+}
+
+/* ---- writing ---- */
+
+SBX_API size_t sbx_ws_header(unsigned char *out, int opcode, int fin, uint64_t len,
+                             const unsigned char *key)
+{
+    unsigned mask = key ? 0x80 : 0;
+    size_t at = 2;
+    int shift;
+    out[0] = (unsigned char)((fin ? 0x80 : 0) | (opcode & 15));
+    if (len < 126) {
+        out[1] = (unsigned char)(mask | (unsigned)len);
+    } else {
+        out[1] = (unsigned char)(mask | (len <= 0xffff ? 126u : 127u));
+        for (shift = len <= 0xffff ? 8 : 56; shift >= 0; shift -= 8)
+            out[at++] = (unsigned char)(len >> shift & 0xff);
+    }
+    if (key) {
+        memcpy(out + at, key, 4);
+        at += 4;
+    }
+    return at;
+}
+
+SBX_API void sbx_ws_mask(void *out, const void *in, size_t len, const unsigned char *key, size_t at)
+{
+    const unsigned char *from = (const unsigned char *)in;
+    unsigned char *to = (unsigned char *)out, turned[8];
+    uint64_t mask, word;
+    size_t i;
+    turned[0] = turned[4] = key[at & 3];
+    turned[1] = turned[5] = key[(at + 1) & 3];
+    turned[2] = turned[6] = key[(at + 2) & 3];
+    turned[3] = turned[7] = key[(at + 3) & 3];
+    memcpy(&mask, turned, 8);
+#ifdef SBXI_SIMD
+    if (len >= 16) {
+        unsigned char twice[16];
+        sbxi_v16 wide;
+        memcpy(twice, turned, 8);
+        memcpy(twice + 8, turned, 8);
+        wide = SBXI_V_LOAD(twice);
+        for (; len >= 64; len -= 64, from += 64, to += 64) {
+            sbxi_v16 a = SBXI_V_XOR(SBXI_V_LOAD(from), wide);
+            sbxi_v16 b = SBXI_V_XOR(SBXI_V_LOAD(from + 16), wide);
+            sbxi_v16 c = SBXI_V_XOR(SBXI_V_LOAD(from + 32), wide);
+            sbxi_v16 d = SBXI_V_XOR(SBXI_V_LOAD(from + 48), wide);
+            SBXI_V_STORE(to, a);
+            SBXI_V_STORE(to + 16, b);
+            SBXI_V_STORE(to + 32, c);
+            SBXI_V_STORE(to + 48, d);
+        }
+        for (; len >= 16; len -= 16, from += 16, to += 16)
+            SBXI_V_STORE(to, SBXI_V_XOR(SBXI_V_LOAD(from), wide));
+    }
+#endif
+    for (; len >= 8; len -= 8, from += 8, to += 8) {
+        memcpy(&word, from, 8);
+        word ^= mask;
+        memcpy(to, &word, 8);
+    }
+    for (i = 0; i < len; i++)
+        to[i] = (unsigned char)(from[i] ^ turned[i]);
+}
+
+SBX_API size_t sbx_ws_close_payload(unsigned char *out, int code, const char *reason)
+{
+    uint32_t state = 0;
+    size_t i, len = 0;
+    if (!sbxi_ws_is_code(code))
+        return 0;
+    out[0] = (unsigned char)(code >> 8);
+    out[1] = (unsigned char)(code & 0xff);
+    for (i = 0; reason && i < 123 && reason[i] && state != SBXI_UTF8_BAD; i++) {
+        state = sbxi_utf8_step(state, (unsigned char)reason[i]);
+        if (state == 0)
+            len = i + 1;
+    }
+    if (len)
+        memcpy(out + 2, reason, len);
+    return 2 + len;
+}
+
+SBX_API void sbx_ws_accept(const char *key, size_t len, char out[29])
+{
+    static const char suffix[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    char text[24 + sizeof(suffix)];
+    unsigned char digest[20];
+    out[0] = 0;
+    if (len != 24)
+        return;
+    memcpy(text, key, 24);
+    memcpy(text + 24, suffix, sizeof(suffix));
+    sbxi_sha1(text, 24 + sizeof(suffix) - 1, digest);
+    (void)sbxi_base64(digest, sizeof(digest), out);
+}
+#endif
+
+/* ==== src/multipart.c ========================================================================= */
+
+/* multipart: reads multipart/form-data (RFC 7578, RFC 2046) as it comes, writes a body of one part.
+
+   Promises: what a part holds is lent from the input and never copied, but for bytes that looked like
+   the start of a boundary at a cut: they are equal to the boundary's own, and lent from there. Only a
+   part's headers are kept, up to a limit. The outcome does not depend on how the bytes are cut. Calls
+   text, url and http1. */
+
+enum {
+    SBXI_MULTIPART_DATA,    /* of a part, or what comes before the first */
+    SBXI_MULTIPART_AFTER,   /* right behind a delimiter */
+    SBXI_MULTIPART_DASH,    /* behind that, one "-" */
+    SBXI_MULTIPART_PADDING, /* behind that, white space */
+    SBXI_MULTIPART_LF,      /* behind that, a CR */
+    SBXI_MULTIPART_HEAD,    /* the headers of a part */
+    SBXI_MULTIPART_CLOSED
+};
+
+typedef struct sbxi_multipart_parameter {
+    const char *name, *value;
+    size_t name_len, value_len;
+} sbxi_multipart_parameter;
+
+static sbx_status sbxi_multipart_refuse(sbx_multipart *m, const char *problem)
+{
+    m->problem = problem;
+    m->status = SBX_E_PROTOCOL;
+    return m->status;
+}
+
+/* ---- headers ---- */
+
+/* Takes the next of the parameters "; name=value; name="value"" at text[*at]. 1: there is one, 0: there
+   is none left, -1: this is something else. */
+static int sbxi_multipart_next(const char *text, size_t len, size_t *at,
+                               sbxi_multipart_parameter *parameter)
+{
+    size_t i = *at, start;
+    while (i < len && sbxi_http1_is_space(text[i]))
+        i++;
+    if (i < len && text[i] != ';')
+        return -1;
+    while (i < len && (text[i] == ';' || sbxi_http1_is_space(text[i])))
+        i++;
+    if (i == len)
+        return 0;
+    parameter->name = text + i;
+    parameter->name_len = sbxi_http1_token_len(text + i, len - i);
+    i += parameter->name_len;
+    if (parameter->name_len == 0 || i == len || text[i++] != '=')
+        return -1;
+    start = i;
+    if (i < len && text[i] == '"') {
+        start = ++i;
+        while (i < len && text[i] != '"')
+            i += text[i] == '\\' ? 2 : 1;
+        if (i >= len)
+            return -1;
+        *at = i + 1;
+    } else {
+        while (i < len && text[i] != ';' && text[i] != '"' && !sbxi_http1_is_space(text[i]))
+            i++;
+        if (i == start)
+            return -1;
+        *at = i;
+    }
+    parameter->value = text + start;
+    parameter->value_len = i - start;
+    return 1;
+}
+
+/* "form-data; name="file"; filename="a.txt"" */
+static sbx_status sbxi_multipart_disposition(sbx_multipart *m, const char *text, size_t len,
+                                             sbx_multipart_event *event)
+{
+    sbxi_multipart_parameter p;
+    size_t at = sbxi_http1_token_len(text, len);
+    int more;
+    if (!sbxi_equal_nocase(text, at, "form-data"))
+        return sbxi_multipart_refuse(m, "a part's Content-Disposition is not form-data");
+    while ((more = sbxi_multipart_next(text, len, &at, &p)) > 0) {
+        int is_name = sbxi_equal_nocase(p.name, p.name_len, "name");
+        if (!is_name && !sbxi_equal_nocase(p.name, p.name_len, "filename"))
+            continue;
+        if (is_name ? event->name != NULL : event->filename != NULL)
+            return sbxi_multipart_refuse(m, "a part has two names");
+        if (is_name) {
+            event->name = p.value;
+            event->name_len = p.value_len;
+        } else {
+            event->filename = p.value;
+            event->filename_len = p.value_len;
+        }
+    }
+    if (more < 0)
+        return sbxi_multipart_refuse(m, "a part's Content-Disposition cannot be read");
+    return event->name ? SBX_OK : sbxi_multipart_refuse(m, "a part has no name");
+}
+
+/* All lines of a part's head are there: what is the part called? */
+static sbx_status sbxi_multipart_part(sbx_multipart *m, sbx_multipart_event *event)
+{
+    const char *line = m->head, *end = m->head + m->head_len - 2, *next;
+    sbx_status st;
+    for (; line < end; line = next) {
+        size_t n, name;
+        const char *value;
+        next = (const char *)memchr(line, '\n', (size_t)(end - line)) + 1;
+        n = (size_t)(next - line) - 2;
+        name = sbxi_http1_token_len(line, n);
+        if (name == 0 || name == n || line[name] != ':' ||
+            !sbxi_http1_value(line + name, n - name))
+            return sbxi_multipart_refuse(m, "a part has a header that cannot be read");
+        if (!sbxi_equal_nocase(line, name, "content-disposition"))
+            continue;
+        if (event->name)
+            return sbxi_multipart_refuse(m, "a part has two names");
+        value = line + name + 1;
+        n -= name + 1;
+        sbxi_http1_trim(&value, &n);
+        st = sbxi_multipart_disposition(m, value, n, event);
+        if (st != SBX_OK)
+            return st;
+    }
+    if (!event->name)
+        return sbxi_multipart_refuse(m, "a part has no name");
+    event->type = SBX_MULTIPART_PART;
+    m->state = SBXI_MULTIPART_DATA;
+    m->in_part = 1;
+    m->matched = m->assumed = 2; /* the head's last line end can begin the next delimiter */
+    return SBX_OK;
+}
+
+static sbx_status sbxi_multipart_head(sbx_multipart *m, const char *data, size_t len, size_t *pos,
+                                      sbx_multipart_event *event)
+{
+    while (*pos < len) {
+        const char *lf = (const char *)memchr(data + *pos, '\n', len - *pos);
+        size_t n = lf ? (size_t)(lf - data) + 1 - *pos : len - *pos, line = m->line;
+        if (n > sizeof(m->head) - m->head_len) {
+            m->problem = "the headers of a part are too long";
+            m->status = SBX_E_TOO_BIG;
+            return m->status;
+        }
+        memcpy(m->head + m->head_len, data + *pos, n);
+        m->head_len += n;
+        *pos += n;
+        if (!lf)
+            break;
+        if (m->head_len - line < 2 || m->head[m->head_len - 2] != '\r')
+            return sbxi_multipart_refuse(m, "a part's header does not end in CR LF");
+        if (m->head_len - line == 2)
+            return sbxi_multipart_part(m, event);
+        m->line = m->head_len;
+    }
+    return SBX_AGAIN;
+}
+
+/* ---- data and delimiters ---- */
+
+/* Where the first delimiter starts from pos on, or what may become one behind the end of data. */
+static size_t sbxi_multipart_find(const sbx_multipart *m, const char *data, size_t len, size_t pos)
+{
+    while (pos < len) {
+        const char *cr = (const char *)memchr(data + pos, '\r', len - pos);
+        size_t left;
+        if (!cr)
+            return len;
+        left = len - (size_t)(cr - data);
+        if (memcmp(cr, m->delimiter, left < m->delimiter_len ? left : m->delimiter_len) == 0)
+            return (size_t)(cr - data);
+        pos = (size_t)(cr - data) + 1;
+    }
+    return len;
+}
+
+/* The n bytes of the delimiter that were taken were data. What comes before the first part is skipped:
+   SBX_AGAIN then. */
+static sbx_status sbxi_multipart_replay(sbx_multipart *m, size_t n, sbx_multipart_event *event)
+{
+    const char *data = m->delimiter + m->assumed;
+    size_t len = n - m->assumed;
+    m->state = SBXI_MULTIPART_DATA;
+    m->matched = m->assumed = 0;
+    if (!m->in_part || len == 0)
+        return SBX_AGAIN;
+    event->type = SBX_MULTIPART_DATA;
+    event->data = data;
+    event->len = len;
+    return SBX_OK;
+}
+
+/* SBX_OK: an event. SBX_AGAIN: there is none yet, and the state may have changed. */
+static sbx_status sbxi_multipart_data(sbx_multipart *m, const char *data, size_t len, size_t *pos,
+                                      sbx_multipart_event *event)
+{
+    size_t at;
+    if (m->matched == 0) {
+        at = sbxi_multipart_find(m, data, len, *pos);
+        if (at > *pos && m->in_part) {
+            event->type = SBX_MULTIPART_DATA;
+            event->data = data + *pos;
+            event->len = at - *pos;
+            *pos = at;
+            return SBX_OK;
+        }
+        *pos = at;
+    }
+    while (*pos < len && m->matched < m->delimiter_len) {
+        if (data[*pos] != m->delimiter[m->matched])
+            return sbxi_multipart_replay(m, m->matched, event);
+        m->matched++;
+        (*pos)++;
+    }
+    if (m->matched == m->delimiter_len)
+        m->state = SBXI_MULTIPART_AFTER;
+    return SBX_AGAIN;
+}
+
+/* A delimiter is complete: reports the end of the part before it, if there is one. */
+static sbx_status sbxi_multipart_divide(sbx_multipart *m, int state, sbx_multipart_event *event)
+{
+    int in_part = m->in_part;
+    m->state = state;
+    m->in_part = 0;
+    m->head_len = m->line = 0;
+    if (!in_part)
+        return SBX_AGAIN;
+    event->type = SBX_MULTIPART_PART_END;
+    return SBX_OK;
+}
+
+/* One byte behind a delimiter, which is followed by "--" or by white space and CR LF. Anything else
+   that is glued to it makes it the data that it was; but white space and then something else, no
+   reader should have to guess about. */
+static sbx_status sbxi_multipart_after(sbx_multipart *m, const char *data, size_t *pos,
+                                       sbx_multipart_event *event)
+{
+    char c = data[*pos];
+    if (m->state == SBXI_MULTIPART_DASH && c != '-')
+        return sbxi_multipart_replay(m, m->delimiter_len + 1, event);
+    if (m->state == SBXI_MULTIPART_AFTER && c != '-' && c != '\r' && !sbxi_http1_is_space(c))
+        return sbxi_multipart_replay(m, m->delimiter_len, event);
+    (*pos)++;
+    switch (m->state) {
+    case SBXI_MULTIPART_DASH: return sbxi_multipart_divide(m, SBXI_MULTIPART_CLOSED, event);
+    case SBXI_MULTIPART_LF:
+        if (c == '\n')
+            return sbxi_multipart_divide(m, SBXI_MULTIPART_HEAD, event);
+        break;
+    default:
+        if (c == '-' && m->state == SBXI_MULTIPART_AFTER) {
+            m->state = SBXI_MULTIPART_DASH;
+            return SBX_AGAIN;
+        }
+        if (c == '\r' || sbxi_http1_is_space(c)) {
+            m->state = c == '\r' ? SBXI_MULTIPART_LF : SBXI_MULTIPART_PADDING;
+            return SBX_AGAIN;
+        }
+    }
+    return sbxi_multipart_refuse(m, "a boundary is followed by something else on its line");
+}
+
+/* ---- the reader ---- */
+
+static int sbxi_multipart_is_boundary(const char *text, size_t len)
+{
+    size_t i;
+    if (len < 1 || len > SBX_MULTIPART_BOUNDARY_MAX || text[len - 1] == ' ')
+        return 0;
+    for (i = 0; i < len; i++) {
+        if (!sbxi_url_alphanumeric(text[i]) && !sbxi_url_in(text[i], "'()+_,-./:=? "))
+            return 0;
+    }
+    return 1;
+}
+
+SBX_API sbx_status sbx_multipart_init(sbx_multipart *m, const char *content_type, size_t len)
+{
+    static const char type[] = "multipart/form-data";
+    sbxi_multipart_parameter p;
+    const char *boundary = NULL;
+    size_t at = sizeof(type) - 1, boundary_len = 0;
+    int more;
+    memset(m, 0, sizeof(*m));
+    if (len < at || !sbxi_equal_nocase(content_type, at, type))
+        return sbxi_multipart_refuse(m, "the Content-Type is not multipart/form-data");
+    while ((more = sbxi_multipart_next(content_type, len, &at, &p)) > 0) {
+        if (!sbxi_equal_nocase(p.name, p.name_len, "boundary"))
+            continue;
+        if (boundary)
+            return sbxi_multipart_refuse(m, "the Content-Type has two boundaries");
+        boundary = p.value;
+        boundary_len = p.value_len;
+    }
+    if (more < 0)
+        return sbxi_multipart_refuse(m, "the Content-Type cannot be read");
+    if (!boundary || !sbxi_multipart_is_boundary(boundary, boundary_len))
+        return sbxi_multipart_refuse(m, "the Content-Type has no boundary of 1 to 70 characters");
+    memcpy(m->delimiter, "\r\n--", 4);
+    memcpy(m->delimiter + 4, boundary, boundary_len);
+    memcpy(m->delimiter + 4 + boundary_len, "--", 2);
+    m->delimiter_len = 4 + boundary_len;
+    m->matched = m->assumed = 2;
+    return SBX_OK;
+}
+
+SBX_API sbx_status sbx_multipart_read(sbx_multipart *m, const void *data, size_t len, size_t *used,
+                                      sbx_multipart_event *event)
+{
+    const char *from = len ? (const char *)data : "";
+    sbx_status st = m->status == SBX_OK ? SBX_AGAIN : m->status;
+    size_t pos = 0;
+    memset(event, 0, sizeof(*event));
+    while (st == SBX_AGAIN) {
+        if (m->state == SBXI_MULTIPART_CLOSED)
+            st = SBX_END;
+        else if (pos == len)
+            break;
+        else if (m->state == SBXI_MULTIPART_DATA)
+            st = sbxi_multipart_data(m, from, len, &pos, event);
+        else if (m->state == SBXI_MULTIPART_HEAD)
+            st = sbxi_multipart_head(m, from, len, &pos, event);
+        else
+            st = sbxi_multipart_after(m, from, &pos, event);
+    }
+    *used = pos;
+    return st;
+}
+
+SBX_API sbx_status sbx_multipart_finish(sbx_multipart *m)
+{
+    if (m->status != SBX_OK)
+        return m->status;
+    if (m->state == SBXI_MULTIPART_CLOSED)
+        return SBX_END;
+    return sbxi_multipart_refuse(m, "the body ended before its closing boundary");
+}
+
+/* ---- the writer ---- */
+
+/* Writes text at out[at]; returns where it ends, or cap if that leaves no room for a final 0. */
+static size_t sbxi_multipart_put(char *out, size_t cap, size_t at, const char *text, size_t len)
+{
+    if (len >= cap - at)
+        return cap;
+    memcpy(out + at, text, len);
+    return at + len;
+}
+
+static size_t sbxi_multipart_put_text(char *out, size_t cap, size_t at, const char *text)
+{
+    return sbxi_multipart_put(out, cap, at, text, strlen(text));
+}
+
+static size_t sbxi_multipart_put_name(char *out, size_t cap, size_t at, const char *name)
+{
+    static const char digits[] = "0123456789ABCDEF";
+    for (; *name; name++) {
+        unsigned char c = (unsigned char)*name;
+        char escape[3];
+        escape[0] = '%';
+        escape[1] = digits[c >> 4];
+        escape[2] = digits[c & 15];
+        if (c < 0x20 || c == 0x7f || c == '"' || c == '\\')
+            at = sbxi_multipart_put(out, cap, at, escape, 3);
+        else
+            at = sbxi_multipart_put(out, cap, at, name, 1);
+    }
+    return at;
+}
+
+static int sbxi_multipart_can_write(const char *boundary)
+{
+    size_t i;
+    for (i = 0; boundary[i]; i++) {
+        if (i == SBX_MULTIPART_BOUNDARY_MAX || !sbxi_url_alphanumeric(boundary[i]))
+            return 0;
+    }
+    return i > 0;
+}
+
+SBX_API size_t sbx_multipart_head(char *out, size_t cap, const char *boundary, const char *name,
+                                  const char *filename)
+{
+    size_t at = 0;
+    if (!sbxi_multipart_can_write(boundary))
+        return 0;
+    at = sbxi_multipart_put_text(out, cap, at, "--");
+    at = sbxi_multipart_put_text(out, cap, at, boundary);
+    at = sbxi_multipart_put_text(out, cap, at, "\r\nContent-Disposition: form-data; name=\"");
+    at = sbxi_multipart_put_name(out, cap, at, name);
+    if (filename) {
+        at = sbxi_multipart_put_text(out, cap, at, "\"; filename=\"");
+        at = sbxi_multipart_put_name(out, cap, at, filename);
+        at = sbxi_multipart_put_text(out, cap, at, "\"\r\nContent-Type: application/octet-stream");
+    } else {
+        at = sbxi_multipart_put_text(out, cap, at, "\"");
+    }
+    at = sbxi_multipart_put_text(out, cap, at, "\r\n\r\n");
+    if (at >= cap)
+        return 0;
+    out[at] = 0;
+    return at;
+}
+
+SBX_API size_t sbx_multipart_tail(char *out, size_t cap, const char *boundary)
+{
+    size_t at = 0;
+    if (!sbxi_multipart_can_write(boundary))
+        return 0;
+    at = sbxi_multipart_put_text(out, cap, at, "\r\n--");
+    at = sbxi_multipart_put_text(out, cap, at, boundary);
+    at = sbxi_multipart_put_text(out, cap, at, "--\r\n");
+    if (at >= cap)
+        return 0;
+    out[at] = 0;
+    return at;
+}
+
+/* ==== src/connection.c ======================================================================== */
+
+/* connection: one stream of the transport with a buffer for each direction, and the pool of idle ones.
+
+   Promises: never blocks, never waits; an error names what was tried. May call the transport's hooks,
+   buffer and text. Knows nothing of HTTP. */
+
+/* ---- the client's clock, log and randomness ---- */
+
+static int64_t sbxi_now(const sbx_client *client)
+{
+    return client->transport->now_ms(client->state);
+}
+
+static int64_t sbxi_wall(const sbx_client *client)
+{
+    return client->transport->wall_ms ? client->transport->wall_ms(client->state) : 0;
+}
+
+/* now + delay, where SBX_NONE and everything too large mean never. */
+static int64_t sbxi_after(int64_t now, int64_t delay_ms)
+{
+    return delay_ms < 0 || delay_ms > SBXI_FOREVER - now ? SBXI_FOREVER : now + delay_ms;
+}
+
+static sbx_status sbxi_random(const sbx_client *client, void *out, size_t len, sbx_error *err)
+{
+    if (client->transport->entropy(client->state, out, len) == SBX_OK)
+        return SBX_OK;
+    return sbxi_fail(err, SBX_E_ENTROPY, "the transport could not supply random bytes");
+}
+
+static void sbxi_log(const sbx_client *client, int level, const char *format, ...)
+{
+    char line[256];
+    va_list args;
+    if (!client->log)
+        return;
+    va_start(args, format);
+    sbxi_vformat(line, sizeof(line), format, args);
+    va_end(args);
+    client->log(client->log_user, level, line);
+}
+
+/* ---- addresses ---- */
+
+static void sbxi_address_free(sbxi_address *a, const sbx_allocator *memory)
+{
+    sbxi_release(memory, a->text, a->text_size);
+    memset(a, 0, sizeof(*a));
+}
+
+static int sbxi_is_loopback(const char *host, size_t len)
+{
+    return sbxi_equal_nocase(host, len, "localhost") || sbxi_equal_nocase(host, len, "::1") ||
+           (len > 4 && memcmp(host, "127.", 4) == 0 && strspn(host, "0123456789.") >= len);
+}
+
+/* Resolves base (a valid URL), then before, then name percent-encoded (NULL: none), then after. Names
+   come from the user: they may hold anything but control characters, and not nothing. */
+static sbx_status sbxi_address_make(sbxi_address *a, const sbx_client *client, const char *base,
+                                    const char *before, const char *name, const char *after,
+                                    sbx_error *err)
+{
+    sbx_url url;
+    const char *problem = "";
+    size_t before_len = strlen(before), after_len = strlen(after);
+    size_t name_len = name ? sbx_url_encode(name, strlen(name), NULL, 0) : 0;
+    char *at;
+    if (sbx_url_parse(base, strlen(base), &url, &problem) != SBX_OK)
+        return sbxi_fail(err, SBX_E_PROTOCOL, "the URL \"%s\" cannot be used: %s", base, problem);
+    if (!url.tls && client->endpoint_tls && !sbxi_is_loopback(url.host, url.host_len))
+        return sbxi_fail(err, SBX_E_TLS,
+                         "refused to send the API key in clear text: the endpoint is https, but %s "
+                         "is not", base);
+    a->text_size = url.host_len + 1 + url.path_len + before_len + name_len + after_len + 1;
+    a->text = (char *)sbxi_alloc(&client->memory, a->text_size);
+    if (!a->text)
+        return sbxi_fail_memory(err);
+    at = a->text;
+    a->host = at;
+    memcpy(at, url.host, url.host_len);
+    at += url.host_len;
+    *at++ = 0;
+    a->target = at;
+    while (url.path_len && url.path[url.path_len - 1] == '/')
+        url.path_len--;
+    memcpy(at, url.path, url.path_len);
+    at += url.path_len;
+    memcpy(at, before, before_len);
+    at += before_len;
+    if (name)
+        at += sbx_url_encode(name, strlen(name), at, name_len + 1);
+    memcpy(at, after, after_len + 1);
+    a->port = url.port;
+    a->tls = url.tls;
+    return SBX_OK;
+}
+
+/* ---- connections ---- */
+
+static void sbxi_connection_close(sbxi_connection *c)
+{
+    const sbx_allocator *memory;
+    if (!c)
+        return;
+    memory = &c->client->memory;
+    if (c->stream)
+        c->stream->methods->close(c->stream);
+    if (c->out.data)
+        sbxi_wipe(c->out.data, c->out.cap);
+    sbxi_buffer_free(&c->in);
+    sbxi_buffer_free(&c->out);
+    sbxi_release(memory, c->scratch, SBXI_MAX_LINE);
+    sbxi_release(memory, c, sizeof(*c) + c->host_size);
+}
+
+/* An error of the stream, in the words of the transport where it has some. */
+static sbx_status sbxi_connection_fail(const sbxi_connection *c, sbx_status status,
+                                       const char *doing, sbx_error *err)
+{
+    const sbx_stream *s = c->stream;
+    const char *detail = s && s->detail ? s->detail : NULL;
+    (void)sbxi_fail(err, status, "%s %s port %d failed%s%s", doing, c->host, (int)c->port,
+                    detail ? ": " : "", detail);
+    if (err) {
+        err->native_code = s ? s->native_code : 0;
+        err->port = c->port;
+    }
+    return status;
+}
+
+/* Puts TLS on a fresh stream, which belongs to the connection or to nobody afterwards. */
+static sbx_status sbxi_connection_secure(sbxi_connection *c, sbx_error *err)
+{
+    const sbx_transport *t = c->client->transport;
+    sbx_stream *lower = c->stream;
+    sbx_status st;
+    c->stream = NULL;
+    if (!t->secure) {
+        lower->methods->close(lower);
+        return sbxi_fail(err, SBX_E_TLS,
+                         "%s needs https, and this transport has no TLS: use a transport whose "
+                         "secure hook is set, or an http endpoint", c->host);
+    }
+    st = t->secure(c->client->state, lower, c->host, &c->stream);
+    if (st == SBX_E_MEMORY)
+        return sbxi_fail_memory(err);
+    if (st != SBX_OK)
+        return sbxi_connection_fail(c, st, "TLS for", err);
+    return SBX_OK;
+}
+
+/* Begins a fresh connection; no waiting. */
+static sbx_status sbxi_connection_dial(sbx_client *client, const sbxi_address *to,
+                                       sbxi_connection **out, sbx_error *err)
+{
+    size_t host_size = strlen(to->host) + 1;
+    sbxi_connection *c =
+        (sbxi_connection *)sbxi_alloc(&client->memory, sizeof(*c) + host_size);
+    sbx_status st;
+    *out = NULL;
+    if (!c)
+        return sbxi_fail_memory(err);
+    memset(c, 0, sizeof(*c));
+    c->client = client;
+    c->host = (char *)(c + 1);
+    c->host_size = host_size;
+    memcpy(c->host, to->host, host_size);
+    c->port = to->port;
+    c->tls = to->tls;
+    sbxi_buffer_init(&c->in, &client->memory, SBXI_READ_SIZE);
+    sbxi_buffer_init(&c->out, &client->memory, SBXI_MAX_REQUEST);
+    st = client->transport->dial(client->state, c->host, c->port, &c->stream);
+    if (st == SBX_E_MEMORY)
+        (void)sbxi_fail_memory(err);
+    else if (st != SBX_OK)
+        st = sbxi_connection_fail(c, st, "connecting to", err);
+    else if (c->tls)
+        st = sbxi_connection_secure(c, err);
+    if (st != SBX_OK) {
+        sbxi_connection_close(c);
+        return st;
+    }
+    sbxi_log(client, SBX_LOG_DEBUG, "connecting to %s port %d", c->host, (int)c->port);
+    *out = c;
+    return SBX_OK;
+}
+
+/* SBX_OK once it can be read and written. */
+static sbx_status sbxi_connection_step(sbxi_connection *c, sbx_error *err)
+{
+    sbx_status st;
+    if (c->open)
+        return SBX_OK;
+    st = c->stream->methods->connect(c->stream);
+    if (st == SBX_OK)
+        c->open = 1;
+    else if (st == SBX_E_MEMORY)
+        (void)sbxi_fail_memory(err);
+    else if (st != SBX_AGAIN)
+        return sbxi_connection_fail(c, st, "connecting to", err);
+    return st;
+}
+
+/* Reads once into the buffer. SBX_OK: there are new bytes. SBX_AGAIN; SBX_END; or an error. */
+static sbx_status sbxi_connection_fill(sbxi_connection *c, sbx_error *err)
+{
+    size_t n = 0;
+    sbx_status st;
+    if (!c->scratch) {
+        c->scratch = (char *)sbxi_alloc(&c->client->memory, SBXI_MAX_LINE);
+        if (!c->scratch || sbxi_buffer_reserve(&c->in, SBXI_READ_SIZE) != SBX_OK)
+            return sbxi_fail_memory(err);
+    }
+    if (c->in.end == c->in.cap)
+        sbxi_buffer_compact(&c->in);
+    st = c->stream->methods->read(c->stream, c->in.data + c->in.end, c->in.cap - c->in.end, &n);
+    if (st == SBX_OK && n > 0 && n <= c->in.cap - c->in.end) {
+        c->in.end += n;
+        return SBX_OK;
+    }
+    if (st == SBX_END)
+        c->ended = 1;
+    else if (st == SBX_E_MEMORY)
+        (void)sbxi_fail_memory(err);
+    else if (st != SBX_AGAIN)
+        return sbxi_connection_fail(c, st < 0 ? st : SBX_E_CONNECTION, "reading from", err);
+    return st;
+}
+
+/* Writes some of len bytes past the buffer, which must be empty. */
+static sbx_status sbxi_connection_write(sbxi_connection *c, const char *data, size_t len, size_t *n,
+                                        sbx_error *err)
+{
+    sbx_status st;
+    *n = 0;
+    st = c->stream->methods->write(c->stream, data, len, n);
+    if (st == SBX_E_MEMORY)
+        (void)sbxi_fail_memory(err);
+    else if (st != SBX_OK && st != SBX_AGAIN)
+        return sbxi_connection_fail(c, st < 0 ? st : SBX_E_CONNECTION, "writing to", err);
+    return st;
+}
+
+/* SBX_OK: all that was in the buffer has left the stream's own layers too. */
+static sbx_status sbxi_connection_flush(sbxi_connection *c, sbx_error *err)
+{
+    while (sbxi_buffer_len(&c->out) > 0) {
+        size_t n;
+        sbx_status st = sbxi_connection_write(c, sbxi_buffer_data(&c->out), sbxi_buffer_len(&c->out),
+                                              &n, err);
+        if (st != SBX_OK)
+            return st;
+        sbxi_buffer_consume(&c->out, n);
+    }
+    if (c->stream->methods->flush) {
+        sbx_status st = c->stream->methods->flush(c->stream);
+        if (st != SBX_OK && st != SBX_AGAIN)
+            return sbxi_connection_fail(c, st < 0 ? st : SBX_E_CONNECTION, "writing to", err);
+        return st;
+    }
+    return SBX_OK;
+}
+
+static int sbxi_connection_wants(sbxi_connection *c, unsigned want, sbx_item *items, int cap,
+                                 int64_t *timeout_ms)
+{
+    return c->stream->methods->wants(c->stream, c->open ? want : 0, items, cap, timeout_ms);
+}
+
+/* ---- the pool of idle connections ---- */
+
+/* Takes an idle connection to the same place that the server has not closed meanwhile: one that has
+   anything to read is of no use, be it the end or bytes that nobody asked for. */
+static sbxi_connection *sbxi_pool_take(sbx_client *client, const sbxi_address *to)
+{
+    sbxi_connection **link = &client->idle;
+    while (*link) {
+        sbxi_connection *c = *link;
+        if (c->port != to->port || c->tls != to->tls || strcmp(c->host, to->host) != 0) {
+            link = &c->next;
+            continue;
+        }
+        *link = c->next;
+        c->next = NULL;
+        if (sbxi_connection_fill(c, NULL) == SBX_AGAIN) {
+            c->reused = 1;
+            return c;
+        }
+        sbxi_connection_close(c);
+    }
+    return NULL;
+}
+
+/* Gives a connection back after a complete exchange. The oldest idle one goes when there are many. */
+static void sbxi_pool_give(sbx_client *client, sbxi_connection *c)
+{
+    sbxi_connection **link = &client->idle;
+    int count = 0;
+    if (sbxi_buffer_len(&c->in) > 0 || sbxi_buffer_len(&c->out) > 0 || c->ended) {
+        sbxi_connection_close(c);
+        return;
+    }
+    if (c->out.data)
+        sbxi_wipe(c->out.data, c->out.cap);
+    sbxi_buffer_free(&c->out);
+    c->next = client->idle;
+    client->idle = c;
+    while (*link) {
+        if (++count > SBXI_MAX_IDLE) {
+            sbxi_connection *last = *link;
+            *link = last->next;
+            sbxi_connection_close(last);
+        } else {
+            link = &(*link)->next;
+        }
+    }
+}
+
+static void sbxi_pool_clear(sbx_client *client)
+{
+    while (client->idle) {
+        sbxi_connection *c = client->idle;
+        client->idle = c->next;
+        sbxi_connection_close(c);
+    }
+}
+
+/* ==== src/exchange.c ========================================================================== */
+
+/* exchange: one HTTP request and its response, repeated where a repetition is safe.
+
+   Promises: memory does not grow with the body where a source or a sink is set; a response that comes
+   before the request is complete is read, not lost; nothing is repeated that may have had an effect,
+   but for what the flags allow. Says SBX_OK for any complete response: what its status means is for
+   the caller. May call connection and the HTTP codec. */
+
+enum { /* sbxi_exchange.flags */
+    SBXI_IDEMPOTENT = 1, /* may be repeated after its bytes were sent */
+    SBXI_FRESH = 2,      /* never on a connection that was used before */
+    SBXI_SINGLE = 4      /* one attempt only; the caller repeats */
+};
+
+typedef enum sbxi_exchange_state {
+    SBXI_EXCHANGE_BEGIN,
+    SBXI_EXCHANGE_CONNECT,
+    SBXI_EXCHANGE_TRANSFER,
+    SBXI_EXCHANGE_BACKOFF,
+    SBXI_EXCHANGE_DONE
+} sbxi_exchange_state;
+
+typedef enum sbxi_part { SBXI_PART_BEFORE, SBXI_PART_DATA, SBXI_PART_AFTER, SBXI_PART_END } sbxi_part;
+
+typedef struct sbxi_exchange {
+    sbx_client *client;
+    sbxi_address to;
+    const char *method;
+    const char *content_type; /* NULL: none */
+    const char *headers;      /* lines of the caller, or NULL */
+    const char *upgrade_key;  /* Sec-WebSocket-Key: asks for a WebSocket. NULL: does not */
+    unsigned flags;
+    int64_t limit_ms; /* one attempt; SBX_NONE: no limit */
+    int64_t idle_ms;  /* without a byte moving; SBX_NONE */
+
+    /* The body: before, then data or what source gives, then after. All lent. */
+    int has_body;
+    const char *before, *data, *after;
+    size_t data_len;
+    sbx_source_fn source;
+    int64_t source_size; /* SBX_NONE: unknown, so chunked */
+    sbx_sink_fn sink;    /* of a 2xx body; NULL: it goes to answer */
+    sbx_progress_fn progress;
+    void *user;
+    size_t max_answer;
+
+    /* The attempt. */
+    sbxi_exchange_state state;
+    sbxi_connection *connection;
+    sbx_http1 http;
+    sbxi_part part;
+    size_t data_at;
+    int64_t source_left, moved, moved_told;
+    int source_used, sink_used, sent, received, write_failed, busy;
+    int attempts, stale;
+    int64_t attempt_deadline, idle_deadline, wake;
+    int64_t dry_until; /* when to ask a source again that had nothing; 0: it has */
+
+    /* The response. */
+    int status;
+    int64_t content_length, retry_after_ms;
+    int upgrade_ok, accept_ok, protocol_offered;
+    sbxi_buffer answer;
+} sbxi_exchange;
+
+static void sbxi_exchange_init(sbxi_exchange *x, sbx_client *client, const char *method)
+{
+    memset(x, 0, sizeof(*x));
+    x->client = client;
+    x->method = method;
+    x->limit_ms = client->timeout_ms;
+    x->idle_ms = SBX_NONE;
+    x->source_size = SBX_NONE;
+    x->max_answer = client->max_body;
+    sbxi_buffer_init(&x->answer, &client->memory, client->max_body + 1);
+}
+
+static void sbxi_exchange_free(sbxi_exchange *x)
+{
+    sbxi_connection_close(x->connection);
+    x->connection = NULL;
+    sbxi_buffer_free(&x->answer);
+    sbxi_address_free(&x->to, &x->client->memory);
+}
+
+/* ---- header lines ---- */
+
+/* The length of the line's name if the line is "Name: value" with legal characters, else 0. */
+static size_t sbxi_header_name(const char *line)
+{
+    const char *colon = strchr(line, ':');
+    size_t len = colon ? (size_t)(colon - line) : 0;
+    return len && sbxi_http1_token(line, len) && sbxi_http1_value(colon + 1, strlen(colon + 1)) ? len : 0;
+}
+
+static int sbxi_header_is_framing(const char *name, size_t len)
+{
+    static const char *const framing[] = {"Host", "Content-Length", "Transfer-Encoding", "Connection",
+                                          "Upgrade", "Expect", "Trailer", "TE"};
+    int i;
+    for (i = 0; i < SBXI_COUNT(framing); i++)
+        if (sbxi_equal_nocase(name, len, framing[i]))
+            return 1;
+    return len >= 4 && sbxi_equal_nocase(name, 4, "Sec-");
+}
+
+/* 1 if block, lines that each end with CR LF, has a header of this name. */
+static int sbxi_headers_have(const char *block, const char *name, size_t len)
+{
+    size_t i;
+    while (block && *block) {
+        for (i = 0; i < len && (block[i] | 0x20) == (name[i] | 0x20); i++) {
+        }
+        if (i == len && block[i] == ':')
+            return 1;
+        block = strstr(block, "\r\n");
+        block = block ? block + 2 : NULL;
+    }
+    return 0;
+}
+
+/* Checks lines (NULL: none) and makes one block of them: lines first, then those of base with other
+   names. Of lines with the same name the first counts. *out is NULL where there are none. */
+static sbx_status sbxi_headers_make(const sbx_allocator *memory, const char *const *lines,
+                                    const char *base, char **out, size_t *out_size, sbx_error *err)
+{
+    size_t size = base ? strlen(base) + 1 : 1, at = 0;
+    const char *end;
+    int count;
+    *out = NULL;
+    *out_size = 0;
+    for (count = 0; lines && lines[count]; count++) {
+        size_t name = sbxi_header_name(lines[count]);
+        if (count == SBXI_MAX_HEADERS)
+            return sbxi_fail_argument(err, "headers", "has more than 64 lines");
+        if (!name)
+            return sbxi_fail_argument(err, "headers",
+                                      "must hold lines \"Name: value\" without control characters");
+        if (sbxi_header_is_framing(lines[count], name))
+            return sbxi_fail_argument(err, "headers",
+                                      "must not set a header that frames the message, such as "
+                                      "Host, Connection or Content-Length");
+        size += strlen(lines[count]) + 2;
+    }
+    if (size == 1)
+        return SBX_OK;
+    if (size > SBXI_MAX_LINE)
+        return sbxi_fail_argument(err, "headers", "is longer than 16 KiB in all");
+    *out = (char *)sbxi_alloc(memory, size);
+    if (!*out)
+        return sbxi_fail_memory(err);
+    *out_size = size;
+    (*out)[0] = 0;
+    for (count = 0; lines && lines[count]; count++)
+        if (!sbxi_headers_have(*out, lines[count], sbxi_header_name(lines[count])))
+            at += sbxi_format(*out + at, size - at, "%s\r\n", lines[count]);
+    for (; base && *base; base = end) {
+        end = strstr(base, "\r\n") + 2;
+        if (!sbxi_headers_have(*out, base, strcspn(base, ":"))) {
+            memcpy(*out + at, base, (size_t)(end - base));
+            at += (size_t)(end - base);
+            (*out)[at] = 0;
+        }
+    }
+    return SBX_OK;
+}
+
+/* ---- sending ---- */
+
+static int sbxi_exchange_chunked(const sbxi_exchange *x)
+{
+    return x->source && x->source_size < 0;
+}
+
+static sbx_status sbxi_buffer_texts(sbxi_buffer *b, const char *first, ...)
+{
+    va_list args;
+    sbx_status st = SBX_OK;
+    const char *text;
+    va_start(args, first);
+    for (text = first; text && st == SBX_OK; text = va_arg(args, const char *))
+        st = sbxi_buffer_text(b, text);
+    va_end(args);
+    return st;
+}
+
+/* "Name: value" unless the caller has set a header of that name. */
+static sbx_status sbxi_exchange_header(const sbxi_exchange *x, const char *name, const char *value)
+{
+    if (!value || sbxi_headers_have(x->headers, name, strlen(name)))
+        return SBX_OK;
+    return sbxi_buffer_texts(&x->connection->out, name, ": ", value, "\r\n", NULL);
+}
+
+static sbx_status sbxi_exchange_head(sbxi_exchange *x)
+{
+    sbxi_buffer *out = &x->connection->out;
+    int ipv6 = strchr(x->to.host, ':') != NULL;
+    char number[21] = "";
+    sbx_status st;
+    if (x->to.port != (x->to.tls ? 443 : 80))
+        (void)sbxi_format(number, sizeof(number), ":%d", (int)x->to.port);
+    st = sbxi_buffer_texts(out, x->method, " ", x->to.target, " HTTP/1.1\r\nHost: ", ipv6 ? "[" : "",
+                           x->to.host, ipv6 ? "]" : "", number, "\r\n", NULL);
+    if (st == SBX_OK)
+        st = sbxi_exchange_header(x, "X-Api-Key", x->client->api_key);
+    if (st == SBX_OK)
+        st = sbxi_exchange_header(x, "User-Agent", "sandbox.h/" SBX_VERSION);
+    if (st == SBX_OK)
+        st = sbxi_exchange_header(x, "Accept", "*/*");
+    if (st == SBX_OK && x->has_body)
+        st = sbxi_exchange_header(x, "Content-Type", x->content_type);
+    if (st == SBX_OK && x->has_body) {
+        (void)sbxi_decimal(number, (int64_t)(strlen(x->before) + strlen(x->after)) +
+                                       (x->source ? x->source_size : (int64_t)x->data_len));
+        st = sbxi_exchange_chunked(x)
+                 ? sbxi_buffer_text(out, "Transfer-Encoding: chunked\r\n")
+                 : sbxi_buffer_texts(out, "Content-Length: ", number, "\r\n", NULL);
+    }
+    if (st == SBX_OK && x->upgrade_key)
+        st = sbxi_buffer_texts(out, "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+                                    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ",
+                               x->upgrade_key, "\r\n", NULL);
+    if (st == SBX_OK)
+        st = sbxi_buffer_texts(out, x->headers ? x->headers : "", "\r\n", NULL);
+    return st;
+}
+
+/* Appends a piece of the body, framed as a chunk where the body is chunked. */
+static sbx_status sbxi_exchange_put(sbxi_exchange *x, const char *data, size_t len)
+{
+    sbxi_buffer *out = &x->connection->out;
+    char head[SBX_HTTP1_CHUNK_MAX];
+    sbx_status st = SBX_OK;
+    int chunked = sbxi_exchange_chunked(x);
+    if (len == 0)
+        return SBX_OK;
+    if (chunked)
+        st = sbxi_buffer_append(out, head, sbx_http1_chunk(head, len));
+    if (st == SBX_OK)
+        st = sbxi_buffer_append(out, data, len);
+    if (st == SBX_OK && chunked)
+        st = sbxi_buffer_append(out, "\r\n", 2);
+    return st;
+}
+
+/* Tells the caller how far the transfer is. */
+static sbx_status sbxi_exchange_moved(sbxi_exchange *x, size_t len, int64_t total, int end,
+                                      sbx_error *err)
+{
+    x->moved += (int64_t)len;
+    if (!x->progress || (!end && x->moved - x->moved_told < 65536))
+        return SBX_OK;
+    x->moved_told = x->moved;
+    if (x->progress(x->user, x->moved, total) != 0)
+        return sbxi_fail(err, SBX_E_ABORTED, "the progress callback ended the transfer");
+    return SBX_OK;
+}
+
+/* Asks the source for the next bytes; SBX_AGAIN: it has none now. They pass through a buffer on the stack, since their number is
+   known only afterwards and the chunk's head stands before them. */
+static sbx_status sbxi_exchange_pull(sbxi_exchange *x, sbx_error *err)
+{
+    char data[16384];
+    size_t n = 0;
+    int said;
+    x->source_used = 1;
+    said = x->source(x->user, data, sizeof(data), &n);
+    x->idle_deadline = sbxi_after(sbxi_now(x->client), x->idle_ms);
+    if (said == SBX_AGAIN)
+        return SBX_AGAIN;
+    if (said != SBX_OK)
+        return sbxi_fail(err, SBX_E_ABORTED, "the source callback ended the transfer");
+    if (n > sizeof(data))
+        return sbxi_fail_argument(err, "source", "gave more bytes than it was asked for");
+    if (x->source_size >= 0) {
+        if (n > 0 && (int64_t)n > x->source_left)
+            return sbxi_fail_argument(err, "source", "gave more bytes than size says");
+        if (n == 0 && x->source_left > 0)
+            return sbxi_fail_argument(err, "source", "gave fewer bytes than size says");
+        x->source_left -= (int64_t)n;
+    }
+    if (n == 0) {
+        x->part = SBXI_PART_AFTER;
+        return sbxi_exchange_moved(x, 0, x->source_size, 1, err);
+    }
+    if (sbxi_exchange_put(x, data, n) != SBX_OK)
+        return sbxi_fail_memory(err);
+    return sbxi_exchange_moved(x, n, x->source_size, 0, err);
+}
+
+/* Fills the connection's buffer with the next parts of the body. */
+static sbx_status sbxi_exchange_fill(sbxi_exchange *x, sbx_error *err)
+{
+    sbxi_buffer *out = &x->connection->out;
+    sbx_status st = SBX_OK;
+    while (st == SBX_OK && x->part != SBXI_PART_END && sbxi_buffer_len(out) < SBXI_WRITE_SIZE) {
+        if (x->part == SBXI_PART_BEFORE) {
+            st = sbxi_exchange_put(x, x->before, strlen(x->before));
+            x->part = SBXI_PART_DATA;
+        } else if (x->part == SBXI_PART_DATA && x->source) {
+            st = sbxi_exchange_pull(x, err);
+            if (st != SBX_OK)
+                return st; /* also SBX_AGAIN */
+        } else if (x->part == SBXI_PART_DATA) {
+            size_t n = x->data_len - x->data_at;
+            if (n > SBXI_WRITE_SIZE)
+                n = SBXI_WRITE_SIZE;
+            st = sbxi_exchange_put(x, x->data + x->data_at, n);
+            x->data_at += n;
+            if (x->data_at == x->data_len)
+                x->part = SBXI_PART_AFTER;
+            if (st == SBX_OK) {
+                st = sbxi_exchange_moved(x, n, (int64_t)x->data_len, x->part == SBXI_PART_AFTER, err);
+                if (st != SBX_OK)
+                    return st;
+            }
+        } else {
+            st = sbxi_exchange_put(x, x->after, strlen(x->after));
+            if (st == SBX_OK && sbxi_exchange_chunked(x))
+                st = sbxi_buffer_text(out, "0\r\n\r\n");
+            x->part = SBXI_PART_END;
+        }
+    }
+    return st == SBX_OK ? SBX_OK : sbxi_fail_memory(err);
+}
+
+/* SBX_OK: the whole request has left. */
+static sbx_status sbxi_exchange_send(sbxi_exchange *x, int64_t now, sbx_error *err)
+{
+    int rounds;
+    for (rounds = 0; rounds < 16; rounds++) {
+        size_t before = sbxi_buffer_len(&x->connection->out);
+        sbx_status st = sbxi_connection_flush(x->connection, err);
+        x->dry_until = 0;
+        if (sbxi_buffer_len(&x->connection->out) < before) {
+            x->sent = 1;
+            x->idle_deadline = sbxi_after(now, x->idle_ms);
+        }
+        if (st != SBX_OK && st != SBX_AGAIN)
+            x->write_failed = 1;
+        if (st != SBX_OK || x->part == SBXI_PART_END)
+            return st;
+        st = sbxi_exchange_fill(x, err);
+        if (st == SBX_AGAIN && sbxi_buffer_len(&x->connection->out) == 0)
+            x->dry_until = sbxi_after(sbxi_now(x->client), 50);
+        if (x->dry_until || (st != SBX_OK && st != SBX_AGAIN))
+            return st;
+    }
+    x->busy = 1;
+    return SBX_AGAIN;
+}
+
+/* ---- receiving ---- */
+
+static void sbxi_exchange_response_header(sbxi_exchange *x, const sbx_http1_event *e)
+{
+    if (sbxi_equal_nocase(e->name, e->name_len, "Retry-After")) {
+        uint64_t seconds;
+        int64_t date;
+        if (sbxi_parse_uint(e->value, e->value_len, &seconds))
+            x->retry_after_ms = seconds > 86400 ? 86400000 : (int64_t)seconds * 1000;
+        else if (sbxi_parse_http_date(e->value, e->value_len, &date) && sbxi_wall(x->client) > 0)
+            x->retry_after_ms = date > sbxi_wall(x->client) ? date - sbxi_wall(x->client) : 0;
+    }
+#ifndef SBX_NO_WEBSOCKET
+    if (x->upgrade_key) {
+        char accept[29];
+        sbx_ws_accept(x->upgrade_key, strlen(x->upgrade_key), accept);
+        if (sbxi_equal_nocase(e->name, e->name_len, "Sec-WebSocket-Accept"))
+            x->accept_ok = e->value_len == 28 && memcmp(e->value, accept, 28) == 0;
+        else if (sbxi_equal_nocase(e->name, e->name_len, "Upgrade"))
+            x->upgrade_ok |= sbx_http1_has_token(e->value, e->value_len, "websocket") ? 1 : 0;
+        else if (sbxi_equal_nocase(e->name, e->name_len, "Connection"))
+            x->upgrade_ok |= sbx_http1_has_token(e->value, e->value_len, "upgrade") ? 2 : 0;
+        else if (sbxi_equal_nocase(e->name, e->name_len, "Sec-WebSocket-Extensions") ||
+                 sbxi_equal_nocase(e->name, e->name_len, "Sec-WebSocket-Protocol"))
+            x->protocol_offered = 1;
+    }
+#endif
+}
+
+static sbx_status sbxi_exchange_body(sbxi_exchange *x, const sbx_http1_event *e, sbx_error *err)
+{
+    int success = x->status >= 200 && x->status < 300;
+    sbx_status st;
+    if (success && x->sink) {
+        x->sink_used = 1;
+        if (x->sink(x->user, e->data, e->len) != 0)
+            return sbxi_fail(err, SBX_E_ABORTED, "the sink callback ended the transfer");
+        return sbxi_exchange_moved(x, e->len, x->content_length, 0, err);
+    }
+    if (!success && e->len > SBXI_MAX_ERROR_BODY - sbxi_buffer_len(&x->answer)) {
+        /* Enough to know what is wrong; the rest is not waited for. */
+        st = sbxi_buffer_append(&x->answer, e->data,
+                                SBXI_MAX_ERROR_BODY - sbxi_buffer_len(&x->answer));
+        return st == SBX_OK ? SBX_END : sbxi_fail_memory(err);
+    }
+    if (e->len > x->max_answer - sbxi_buffer_len(&x->answer))
+        st = SBX_E_TOO_BIG;
+    else
+        st = sbxi_buffer_append(&x->answer, e->data, e->len);
+    if (st == SBX_E_TOO_BIG)
+        return sbxi_fail(err, st, "the response to %s %s is longer than %l bytes (max_body)",
+                         x->method, x->to.target, (int64_t)x->max_answer);
+    if (st != SBX_OK)
+        return sbxi_fail_memory(err);
+    return success && !x->has_body ? sbxi_exchange_moved(x, e->len, x->content_length, 0, err) : SBX_OK;
+}
+
+/* SBX_AGAIN: go on. SBX_OK: the response is complete. SBX_END: complete enough. */
+static sbx_status sbxi_exchange_event(sbxi_exchange *x, const sbx_http1_event *e, sbx_error *err)
+{
+    sbx_status st;
+    switch (e->type) {
+    case SBX_HTTP1_START:
+        x->status = e->status;
+        x->retry_after_ms = SBX_NONE;
+        return SBX_AGAIN;
+    case SBX_HTTP1_HEADER:
+        sbxi_exchange_response_header(x, e);
+        return SBX_AGAIN;
+    case SBX_HTTP1_HEAD_END:
+        x->content_length = e->content_length;
+        return SBX_AGAIN;
+    case SBX_HTTP1_BODY:
+        st = sbxi_exchange_body(x, e, err);
+        return st == SBX_OK ? SBX_AGAIN : st;
+    case SBX_HTTP1_MESSAGE_END:
+        if (!x->has_body && x->status >= 200 && x->status < 300)
+            return sbxi_exchange_moved(x, 0, x->content_length, 1, err);
+        return SBX_OK;
+    default:
+        return SBX_AGAIN;
+    }
+}
+
+static sbx_status sbxi_exchange_ended(sbxi_exchange *x, sbx_error *err)
+{
+    sbx_http1_event e;
+    sbx_status st = x->received ? sbx_http1_finish(&x->http, &e) : SBX_END;
+    while (st == SBX_OK) {
+        st = sbxi_exchange_event(x, &e, err);
+        if (st != SBX_AGAIN)
+            return st;
+        st = sbx_http1_finish(&x->http, &e);
+    }
+    return sbxi_fail(err, SBX_E_CONNECTION, "%s closed the connection %s %s %s", x->to.host,
+                     x->received ? "in the middle of the response to" : "without a response to",
+                     x->method, x->to.target);
+}
+
+/* SBX_OK: the response is complete. */
+static sbx_status sbxi_exchange_receive(sbxi_exchange *x, int64_t now, sbx_error *err)
+{
+    sbxi_buffer *in = &x->connection->in;
+    int rounds;
+    for (rounds = 0; rounds < 16; rounds++) {
+        sbx_status st = sbxi_connection_fill(x->connection, err);
+        if (st == SBX_END)
+            return sbxi_exchange_ended(x, err);
+        if (st != SBX_OK)
+            return st;
+        x->idle_deadline = sbxi_after(now, x->idle_ms);
+        if (!x->received) {
+            x->received = 1;
+            sbx_http1_init(&x->http, SBX_HTTP1_RESPONSE, x->connection->scratch, SBXI_MAX_LINE);
+        }
+        for (;;) {
+            sbx_http1_event e;
+            size_t used = 0;
+            st = sbx_http1_read(&x->http, sbxi_buffer_data(in), sbxi_buffer_len(in), &used, &e);
+            sbxi_buffer_consume(in, used);
+            if (st == SBX_AGAIN)
+                break;
+            if (st != SBX_OK)
+                return sbxi_fail(err, st == SBX_E_TOO_BIG ? st : SBX_E_PROTOCOL,
+                                 "%s port %d does not answer in HTTP as it should: %s", x->to.host,
+                                 (int)x->to.port, x->http.problem ? x->http.problem : "");
+            st = sbxi_exchange_event(x, &e, err);
+            if (st != SBX_AGAIN)
+                return st;
+        }
+    }
+    x->busy = 1;
+    return SBX_AGAIN;
+}
+
+/* ---- attempts ---- */
+
+static void sbxi_exchange_drop(sbxi_exchange *x)
+{
+    sbxi_connection_close(x->connection);
+    x->connection = NULL;
+}
+
+static sbx_status sbxi_exchange_begin(sbxi_exchange *x, int64_t now, sbx_error *err)
+{
+    sbx_status st = SBX_OK;
+    sbxi_exchange_drop(x);
+    sbxi_buffer_free(&x->answer);
+    x->part = x->has_body ? SBXI_PART_BEFORE : SBXI_PART_END;
+    x->data_at = 0;
+    x->dry_until = 0;
+    x->source_left = x->source_size;
+    x->moved = x->moved_told = 0;
+    x->sent = x->received = x->write_failed = x->status = 0;
+    x->upgrade_ok = x->accept_ok = x->protocol_offered = 0;
+    x->retry_after_ms = SBX_NONE;
+    x->attempt_deadline = sbxi_after(now, x->limit_ms);
+    x->idle_deadline = sbxi_after(now, x->idle_ms);
+    x->attempts++;
+    if (!(x->flags & SBXI_FRESH) && !x->stale)
+        x->connection = sbxi_pool_take(x->client, &x->to);
+    if (!x->connection)
+        st = sbxi_connection_dial(x->client, &x->to, &x->connection, err);
+    x->state = SBXI_EXCHANGE_CONNECT;
+    return st;
+}
+
+/* Milliseconds between 0 and 1000. */
+static int64_t sbxi_jitter(const sbx_client *client)
+{
+    unsigned char random[2] = {0, 0};
+    (void)sbxi_random(client, random, sizeof(random), NULL);
+    return (random[0] * 256 + random[1]) % 1001;
+}
+
+static void sbxi_exchange_sleep(sbxi_exchange *x, int64_t now, int64_t delay_ms, const char *why)
+{
+    sbxi_log(x->client, SBX_LOG_INFO, "%s %s: %s, attempt %d, next one in %l ms", x->method,
+             x->to.target, why, x->attempts, delay_ms);
+    sbxi_exchange_drop(x);
+    x->wake = sbxi_after(now, delay_ms);
+    x->state = SBXI_EXCHANGE_BACKOFF;
+}
+
+static int64_t sbxi_exchange_backoff(const sbxi_exchange *x)
+{
+    int64_t delay = x->attempts > 4 ? 10000 : ((int64_t)1000 << (x->attempts - 1)) + sbxi_jitter(x->client);
+    return delay < 10000 ? delay : 10000;
+}
+
+static int sbxi_exchange_may_repeat(const sbxi_exchange *x)
+{
+    return !(x->flags & SBXI_SINGLE) && !x->source_used && !x->sink_used;
+}
+
+/* After a failed attempt: 1 if there will be another one. */
+static int sbxi_exchange_failed(sbxi_exchange *x, sbx_status st, int64_t now)
+{
+    int connecting = x->state != SBXI_EXCHANGE_TRANSFER;
+    int idempotent = (x->flags & SBXI_IDEMPOTENT) != 0;
+    if (!sbxi_exchange_may_repeat(x))
+        return 0;
+    if (x->connection && x->connection->reused && !x->received && st == SBX_E_CONNECTION &&
+        (idempotent || !x->connection->ended)) {
+        /* The server had closed an idle connection just before it was used again. */
+        x->stale = 1;
+        x->attempts--;
+        x->state = SBXI_EXCHANGE_BEGIN;
+        return 1;
+    }
+    if (x->attempts > x->client->max_retries)
+        return 0;
+    if (connecting ? st != SBX_E_CONNECTION && st != SBX_E_CONNECT && st != SBX_E_RESOLVE
+                   : st != SBX_E_CONNECTION || !idempotent)
+        return 0;
+    sbxi_exchange_sleep(x, now, sbxi_exchange_backoff(x), sbx_status_name(st));
+    return 1;
+}
+
+/* After a complete response: 1 if there will be another attempt. */
+static int sbxi_exchange_refused(sbxi_exchange *x, int64_t now)
+{
+    int64_t wait_ms;
+    if (!sbxi_exchange_may_repeat(x) || x->attempts > x->client->max_retries)
+        return 0;
+    if (x->status == 502 || x->status == 503 || x->status == 504) {
+        sbxi_exchange_sleep(x, now, sbxi_exchange_backoff(x), "the service is not available");
+        return 1;
+    }
+    if (x->status != 429)
+        return 0;
+    wait_ms = x->retry_after_ms < 0 ? 1000 : x->retry_after_ms;
+    if (wait_ms > 60000)
+        return 0; /* longer than anybody wants to wait without being told */
+    wait_ms = (wait_ms << (x->attempts < 8 ? x->attempts - 1 : 7)) + sbxi_jitter(x->client);
+    sbxi_exchange_sleep(x, now, wait_ms, "too many requests");
+    return 1;
+}
+
+/* The response is complete: the connection goes to the pool, or stays here after an upgrade. */
+static void sbxi_exchange_complete(sbxi_exchange *x, int whole)
+{
+    if (!(x->status == 101 && x->upgrade_key)) {
+        if (whole && x->part == SBXI_PART_END && !x->write_failed && !(x->flags & SBXI_FRESH) &&
+            sbxi_buffer_len(&x->connection->out) == 0 && sbx_http1_keep_alive(&x->http))
+            sbxi_pool_give(x->client, x->connection);
+        else
+            sbxi_connection_close(x->connection);
+        x->connection = NULL;
+    }
+    x->state = SBXI_EXCHANGE_DONE;
+}
+
+/* Sends and receives as far as it goes. */
+static sbx_status sbxi_exchange_transfer(sbxi_exchange *x, int64_t now, sbx_error *err)
+{
+    sbx_status st = SBX_OK, sending = SBX_OK;
+    if (!x->write_failed) {
+        sending = sbxi_exchange_send(x, now, err);
+        if (sending != SBX_OK && sending != SBX_AGAIN && !x->write_failed)
+            return sending; /* the caller's own callback, or memory */
+    }
+    st = sbxi_exchange_receive(x, now, x->write_failed ? NULL : err);
+    if (x->write_failed && st != SBX_OK && st != SBX_END)
+        return SBX_E_CONNECTION; /* err says why writing failed */
+    return st;
+}
+
+static sbx_status sbxi_exchange_timed_out(sbxi_exchange *x, sbx_error *err)
+{
+    int64_t limit = x->idle_ms >= 0 ? x->idle_ms : x->limit_ms;
+    if (x->state == SBXI_EXCHANGE_CONNECT)
+        return sbxi_fail(err, SBX_E_CONNECT, "%s port %d did not accept a connection within %l ms",
+                         x->to.host, (int)x->to.port, limit);
+    return sbxi_fail(err, SBX_E_TIMEOUT, x->idle_ms >= 0 ? "%s %s: nothing moved for %l ms"
+                                                         : "%s %s took longer than %l ms",
+                     x->method, x->to.target, limit);
+}
+
+/* One pass through the attempt. SBX_OK: a complete response; SBX_AGAIN: wait. */
+static sbx_status sbxi_exchange_attempt(sbxi_exchange *x, int64_t now, sbx_error *err)
+{
+    sbx_status st = SBX_OK;
+    if (x->state == SBXI_EXCHANGE_BEGIN)
+        st = sbxi_exchange_begin(x, now, err);
+    if (st == SBX_OK && x->state == SBXI_EXCHANGE_CONNECT) {
+        st = sbxi_connection_step(x->connection, err);
+        if (st == SBX_OK) {
+            x->state = SBXI_EXCHANGE_TRANSFER;
+            if (sbxi_exchange_head(x) != SBX_OK)
+                return sbxi_fail_memory(err);
+        }
+    }
+    if (st == SBX_OK)
+        st = sbxi_exchange_transfer(x, now, err);
+    if (st == SBX_AGAIN && (now >= x->attempt_deadline || now >= x->idle_deadline))
+        st = sbxi_exchange_timed_out(x, err);
+    return st;
+}
+
+/* SBX_OK: x->status and x->answer hold a complete response of any status. SBX_AGAIN: see wants. */
+static sbx_status sbxi_exchange_step(sbxi_exchange *x, int64_t now, sbx_error *err)
+{
+    sbx_status st;
+    x->busy = 0;
+    if (x->state == SBXI_EXCHANGE_BACKOFF) {
+        if (now < x->wake)
+            return SBX_AGAIN;
+        x->state = SBXI_EXCHANGE_BEGIN;
+    }
+    st = sbxi_exchange_attempt(x, now, err);
+    if (st == SBX_AGAIN)
+        return SBX_AGAIN;
+    if (st == SBX_OK || st == SBX_END) {
+        if (x->status != 101 && sbxi_exchange_refused(x, now))
+            return SBX_AGAIN;
+        sbxi_exchange_complete(x, st == SBX_OK);
+        return SBX_OK;
+    }
+    if (sbxi_exchange_failed(x, st, now)) {
+        x->busy = x->state == SBXI_EXCHANGE_BEGIN;
+        return SBX_AGAIN;
+    }
+    sbxi_exchange_drop(x);
+    if (err) {
+        err->attempts = x->attempts;
+        if (x->attempts > 1) {
+            size_t at = strlen(err->message);
+            (void)sbxi_format(err->message + at, sizeof(err->message) - at, " (tried %d times)",
+                              x->attempts);
+        }
+    }
+    return st;
+}
+
+#if !defined(SBX_NO_CONTROL) || !defined(SBX_NO_WEBSOCKET)
+/* Makes the same request once more, at a later time, as if it were the first one. */
+static void sbxi_exchange_again(sbxi_exchange *x, int64_t at)
+{
+    x->state = SBXI_EXCHANGE_BACKOFF;
+    x->wake = at;
+    x->attempts = x->stale = 0;
+}
+#endif
+
+static int sbxi_exchange_wants(sbxi_exchange *x, sbx_item *items, int cap, int64_t *wake)
+{
+    unsigned want = SBX_READ;
+    int64_t at = x->attempt_deadline < x->idle_deadline ? x->attempt_deadline : x->idle_deadline;
+    int64_t sleep_ms = SBX_NONE;
+    int n = 0;
+    if (x->state == SBXI_EXCHANGE_BACKOFF)
+        at = x->wake;
+    if (x->busy)
+        at = 0;
+    if (x->connection && x->state != SBXI_EXCHANGE_BACKOFF) {
+        if (x->dry_until && x->dry_until < at)
+            at = x->dry_until;
+        else if (!x->write_failed &&
+                 (x->part != SBXI_PART_END || sbxi_buffer_len(&x->connection->out)))
+            want |= SBX_WRITE;
+        n = sbxi_connection_wants(x->connection, want, items, cap, &sleep_ms);
+        if (sleep_ms >= 0 && sbxi_after(sbxi_now(x->client), sleep_ms) < at)
+            at = sbxi_after(sbxi_now(x->client), sleep_ms);
+    }
+    if (at < *wake)
+        *wake = at;
+    return n;
+}
+
+/* ==== src/op.c ================================================================================ */
+
+/* op: the life that all operations share: start, step, wants, wait, cancel, free.
+
+   Promises: an outcome is final; a deadline and a cancellation end any operation at the next step,
+   whatever it waits for. The blocking loop here is the only one. */
+
+/* Flags that other threads and signal handlers set. Where the compiler has atomics they are used;
+   elsewhere a volatile int has to do, as for any signal handler. */
+static void sbxi_flag_set(volatile int *flag)
+{
+#if defined(__GNUC__)
+    __atomic_store_n(flag, 1, __ATOMIC_RELEASE);
+#else
+    *flag = 1;
+#endif
+}
+
+static int sbxi_flag_get(volatile int *flag)
+{
+#if defined(__GNUC__)
+    return __atomic_load_n(flag, __ATOMIC_ACQUIRE);
+#else
+    return *flag;
+#endif
+}
+
+static void sbxi_wakeup(const sbx_client *client)
+{
+    if (client->transport->wakeup)
+        client->transport->wakeup(client->state);
+}
+
+SBX_API void sbx_cancel_set(sbx_client *client, sbx_cancel *cancel)
+{
+    sbxi_flag_set(&cancel->set);
+    if (client)
+        sbxi_wakeup(client);
+}
+
+SBX_API void sbx_op_cancel(sbx_op *op)
+{
+    sbxi_flag_set(&op->own_cancel.set);
+    sbxi_wakeup(op->client);
+}
+
+/* A new operation of the type, all zero but for the common part. default_ms is the limit where the
+   call names none. */
+static sbx_status sbxi_op_new(sbx_client *client, const sbxi_op_type *type, const sbx_call *call,
+                              int64_t default_ms, sbx_op **out, sbx_error *err)
+{
+    int64_t limit = call ? call->timeout_ms : 0;
+    sbx_op *op;
+    *out = NULL;
+    if (limit < SBX_NONE)
+        return sbxi_fail_argument(err, "timeout_ms", "must be 0, SBX_NONE or positive");
+    op = (sbx_op *)sbxi_alloc(&client->memory, type->size);
+    if (!op)
+        return sbxi_fail_memory(err);
+    memset(op, 0, type->size);
+    op->type = type;
+    op->client = client;
+    op->status = SBX_AGAIN;
+    op->cancel = call ? call->cancel : NULL;
+    op->limit_ms = limit ? limit : default_ms;
+    op->deadline = sbxi_after(sbxi_now(client), op->limit_ms);
+    sbxi_error_clear(&op->error);
+    *out = op;
+    return SBX_OK;
+}
+
+static sbx_status sbxi_op_timed_out(sbx_op *op)
+{
+    char last[256];
+    int http_status = op->error.http_status, attempts = op->error.attempts;
+    sbxi_copy(last, sizeof(last), op->error.message, strlen(op->error.message));
+    (void)sbxi_fail(&op->error, SBX_E_TIMEOUT, "the call did not end within %l ms%s%s", op->limit_ms,
+                    *last ? "; the last attempt failed: " : "", last);
+    op->error.http_status = http_status;
+    op->error.attempts = attempts;
+    return SBX_E_TIMEOUT;
+}
+
+static sbx_status sbxi_op_advance(sbx_op *op)
+{
+    sbx_status st;
+    if (op->status != SBX_AGAIN)
+        return op->status;
+    if (sbxi_flag_get(&op->own_cancel.set) || (op->cancel && sbxi_flag_get(&op->cancel->set)))
+        st = sbxi_fail(&op->error, SBX_E_CANCELLED, "the call was cancelled");
+    else
+        st = op->type->step(op);
+    if (st == SBX_AGAIN && sbxi_now(op->client) >= op->deadline &&
+        !(op->type->pending && op->type->pending(op)))
+        st = sbxi_op_timed_out(op);
+    op->status = st;
+    return st;
+}
+
+SBX_API sbx_status sbx_op_step(sbx_op *op, sbx_error *err)
+{
+    sbx_status st;
+    if (op->stepping)
+        return sbxi_fail(err, SBX_E_ARGUMENT,
+                         "an operation cannot be stepped from its own callback");
+    op->stepping = 1;
+    st = sbxi_op_advance(op);
+    op->stepping = 0;
+    if (err) {
+        if (st < 0)
+            *err = op->error;
+        else
+            sbxi_error_clear(err);
+    }
+    return st == SBX_AGAIN && op->type->pending && op->type->pending(op) ? SBX_OK : st;
+}
+
+SBX_API int sbx_op_wants(sbx_op *op, sbx_item *items, int cap, int64_t *timeout_ms)
+{
+    int64_t now = sbxi_now(op->client), wake = op->deadline;
+    int n = 0;
+    if (op->status != SBX_AGAIN || (op->type->pending && op->type->pending(op)))
+        wake = now;
+    else
+        n = op->type->wants(op, items, cap, &wake);
+    *timeout_ms = wake == SBXI_FOREVER ? SBX_NONE : wake > now ? wake - now : 0;
+    if (!op->client->transport->wakeup && (*timeout_ms < 0 || *timeout_ms > 100))
+        *timeout_ms = 100; /* nothing else would make it see a cancellation */
+    return n;
+}
+
+/* Steps n operations until one is over or the time is up. */
+static sbx_status sbxi_wait_any(sbx_op *const *ops, int n, int64_t timeout_ms, sbx_error *err)
+{
+    sbx_client *client = ops[0]->client;
+    int64_t end = sbxi_after(sbxi_now(client), timeout_ms);
+    for (;;) {
+        sbx_item items[SBXI_MAX_WAIT * SBX_ITEMS];
+        int64_t sleep_ms, least = end == SBXI_FOREVER ? SBX_NONE : end - sbxi_now(client);
+        int i, count = 0;
+        sbx_status st;
+        for (i = 0; i < n; i++) {
+            st = sbx_op_step(ops[i], err);
+            if (st != SBX_AGAIN)
+                return st;
+        }
+        if (end != SBXI_FOREVER && sbxi_now(client) >= end)
+            return SBX_AGAIN;
+        for (i = 0; i < n; i++) {
+            count += sbx_op_wants(ops[i], items + count, SBX_ITEMS, &sleep_ms);
+            if (sleep_ms >= 0 && (least < 0 || sleep_ms < least))
+                least = sleep_ms;
+        }
+        if (!client->transport->wait)
+            return sbxi_fail(err, SBX_E_UNSUPPORTED,
+                             "this transport cannot wait: drive the operation by sbx_op_step");
+        st = client->transport->wait(client->state, items, count, least);
+        if (st != SBX_OK && st != SBX_AGAIN)
+            return sbxi_fail(err, st, "the transport ended the wait: %s", sbx_status_name(st));
+    }
+}
+
+SBX_API sbx_status sbx_op_wait(sbx_op *op, int64_t timeout_ms, sbx_error *err)
+{
+    if (timeout_ms < SBX_NONE)
+        return sbxi_fail_argument(err, "timeout_ms", "must be SBX_NONE, 0 or positive");
+    return sbxi_wait_any(&op, 1, timeout_ms, err);
+}
+
+SBX_API sbx_status sbx_wait(sbx_op *const *ops, int n, int64_t timeout_ms, sbx_error *err)
+{
+    sbx_status st;
+    int i;
+    if (n < 1 || n > SBXI_MAX_WAIT)
+        return sbxi_fail_argument(err, "n", "must be 1..64");
+    if (timeout_ms < SBX_NONE)
+        return sbxi_fail_argument(err, "timeout_ms", "must be SBX_NONE, 0 or positive");
+    for (i = 0; i < n; i++)
+        if (!ops[i] || ops[i]->client != ops[0]->client)
+            return sbxi_fail_argument(err, "ops", "must be operations of one client");
+    st = sbxi_wait_any(ops, n, timeout_ms, err);
+    for (i = 0; st != SBX_AGAIN && i < n; i++) {
+        /* One of them is over, well or not: that is what was asked for. */
+        if (ops[i]->status != SBX_AGAIN || (ops[i]->type->pending && ops[i]->type->pending(ops[i]))) {
+            sbxi_error_clear(err);
+            return SBX_OK;
+        }
+    }
+    return st;
+}
+
+SBX_API void sbx_op_free(sbx_op *op)
+{
+    if (op && !op->stepping) {
+        sbx_client *client = op->client;
+        size_t size = op->type->size;
+        op->type->dispose(op);
+        sbxi_release(&client->memory, op, size);
+    }
+}
+
+/* What a blocking call is: the outcome of starting *op, then waiting for it, then freeing it. */
+static sbx_status sbxi_op_finish(sbx_status started, sbx_op **op, sbx_error *err)
+{
+    if (started != SBX_OK)
+        return started;
+    started = sbx_op_wait(*op, SBX_NONE, err);
+    sbx_op_free(*op);
+    return started;
+}
+
+/* ==== src/response.c ========================================================================== */
+
+/* response: what the body of a response means: JSON objects become structs, error bodies an sbx_error.
+
+   Promises: unknown members are ignored, absent and null ones take defaults, a known member of the
+   wrong type is an error that names it; an error body of whatever kind gives a usable error. The body
+   is read twice, once to count and once to fill one block. May call exchange and the JSON codec. */
+
+/* ---- walking through a document ---- */
+
+/* The path of a value is made of the keys that lead to it, with a point between, and [] for the
+   elements of an array: "sandboxes[].name". A key that does not fit counts as "?". */
+typedef struct sbxi_walk {
+    sbx_json json;
+    const char *body;
+    size_t len, at;
+    size_t base[SBX_JSON_DEPTH + 2]; /* the length of the path of the container, by depth of value */
+    char path[96];
+} sbxi_walk;
+
+static void sbxi_walk_init(sbxi_walk *w, const char *body, size_t len, char *scratch, size_t cap)
+{
+    w->body = body;
+    w->len = len;
+    w->at = 0;
+    w->path[0] = 0;
+    w->base[0] = 0;
+    sbx_json_init(&w->json, scratch, cap);
+}
+
+static void sbxi_walk_key(sbxi_walk *w, const sbx_json_event *e)
+{
+    size_t at = w->base[e->depth];
+    const char *text = e->partial || e->len > 40 ? "?" : e->text;
+    size_t len = e->partial || e->len > 40 ? 1 : e->len;
+    if (at + 1 + len + 3 > sizeof(w->path))
+        return; /* deeper than anything we know of: never equal to a known path */
+    if (at > 0)
+        w->path[at++] = '.';
+    memcpy(w->path + at, text, len);
+    w->path[at + len] = 0;
+}
+
+/* SBX_OK: a scalar or the beginning of an object, whose path is w->path. SBX_END: the document is
+   complete. Texts longer than the scratch come in pieces, as the reader gives them. */
+static sbx_status sbxi_walk_next(sbxi_walk *w, sbx_json_event *e)
+{
+    for (;;) {
+        size_t used = 0;
+        sbx_status st = sbx_json_read(&w->json, w->body + w->at, w->len - w->at, &used, e);
+        w->at += used;
+        if (st == SBX_AGAIN)
+            st = sbx_json_finish(&w->json, e);
+        if (st != SBX_OK)
+            return st;
+        switch (e->type) {
+        case SBX_JSON_KEY:
+            sbxi_walk_key(w, e);
+            break;
+        case SBX_JSON_ARRAY:
+            if (strlen(w->path) + 3 <= sizeof(w->path))
+                memcpy(w->path + strlen(w->path), "[]", 3);
+            w->base[e->depth + 1] = strlen(w->path);
+            break;
+        case SBX_JSON_OBJECT:
+            w->base[e->depth + 1] = strlen(w->path);
+            return SBX_OK;
+        case SBX_JSON_ARRAY_END:
+        case SBX_JSON_OBJECT_END:
+            w->path[w->base[e->depth]] = 0;
+            break;
+        default:
+            return SBX_OK;
+        }
+    }
+}
+
+/* ---- structs from objects ---- */
+
+/* A const char *, an int, or a const char * with a size_t behind it. */
+typedef enum sbxi_kind { SBXI_TEXT, SBXI_INT, SBXI_BYTES } sbxi_kind;
+
+/* A member of the document and where it goes. */
+typedef struct sbxi_field {
+    const char *path; /* below the item */
+    sbxi_kind kind;
+    size_t offset;
+} sbxi_field;
+
+/* A struct to be filled: one, or as many as the list at path has. inner are items inside an item. */
+typedef struct sbxi_record {
+    const char *list; /* "sandboxes[]", or "" for a single object */
+    size_t size;
+    const sbxi_field *fields;
+    int field_count;
+    const char *inner; /* "volume_mounts[]", or NULL */
+    size_t inner_size, inner_offset, inner_count_offset;
+    const sbxi_field *inner_fields;
+    int inner_field_count;
+} sbxi_record;
+
+static void sbxi_text_defaults(char *item, const sbxi_field *fields, int count)
+{
+    static const char *const empty = "";
+    int i;
+    for (i = 0; i < count; i++)
+        if (fields[i].kind != SBXI_INT)
+            memcpy(item + fields[i].offset, &empty, sizeof(empty));
+}
+
+/* What follows prefix in path, without the point between; NULL if path lies elsewhere. */
+static const char *sbxi_below(const char *path, const char *prefix)
+{
+    size_t len = strlen(prefix);
+    if (strncmp(path, prefix, len) != 0)
+        return NULL;
+    return path[len] == '.' && len ? path + len + 1 : path + len;
+}
+
+static sbx_status sbxi_fail_type(sbx_error *err, const char *path, const char *expected)
+{
+    return sbxi_fail(err, SBX_E_PROTOCOL,
+                     "the service's response cannot be used: \"%s\" is not %s", path, expected);
+}
+
+/* Stores a value; texts go to the block's end, which the reader uses as its scratch. */
+static sbx_status sbxi_store(sbxi_walk *w, const sbx_json_event *e, char *item,
+                             const sbxi_field *field, sbx_error *err)
+{
+    char *text = w->json.scratch;
+    const char *known;
+    if (e->type == SBX_JSON_NULL)
+        return SBX_OK;
+    if (field->kind == SBXI_INT) {
+        int value = (int)e->integer;
+        if (e->type != SBX_JSON_INTEGER || e->integer != value)
+            return sbxi_fail_type(err, w->path, "a whole number");
+        memcpy(item + field->offset, &value, sizeof(value));
+        return SBX_OK;
+    }
+    if (e->type != SBX_JSON_STRING)
+        return sbxi_fail_type(err, w->path, "a string");
+    memmove(text, e->text, e->len);
+    text[e->len] = 0;
+    w->json.scratch += e->len + 1;
+    w->json.cap -= e->len + 1;
+    known = text;
+    memcpy(item + field->offset, &known, sizeof(known));
+    if (field->kind == SBXI_BYTES)
+        memcpy(item + field->offset + sizeof(known), &e->len, sizeof(e->len));
+    return SBX_OK;
+}
+
+static const sbxi_field *sbxi_field_find(const sbxi_field *fields, int count, const char *path)
+{
+    int i;
+    for (i = 0; i < count; i++)
+        if (strcmp(fields[i].path, path) == 0)
+            return &fields[i];
+    return NULL;
+}
+
+/* The block while it is filled; items is NULL in the pass that only counts. */
+typedef struct sbxi_filling {
+    const sbxi_record *record;
+    char *items, *inner;
+    size_t count, inner_count;
+    size_t own; /* inner items of the last item */
+} sbxi_filling;
+
+static void sbxi_filling_begin(sbxi_filling *f, int inside)
+{
+    const sbxi_record *r = f->record;
+    if (!inside) {
+        f->own = 0;
+        if (f->items)
+            sbxi_text_defaults(f->items + f->count * r->size, r->fields, r->field_count);
+        f->count++;
+    } else if (f->count) {
+        f->own++;
+        f->inner_count++;
+        if (f->items) {
+            char *item = f->items + (f->count - 1) * r->size;
+            const char *first = f->inner + (f->inner_count - f->own) * r->inner_size;
+            sbxi_text_defaults(f->inner + (f->inner_count - 1) * r->inner_size, r->inner_fields,
+                               r->inner_field_count);
+            memcpy(item + r->inner_offset, &first, sizeof(first));
+            memcpy(item + r->inner_count_offset, &f->own, sizeof(f->own));
+        }
+    }
+}
+
+static sbx_status sbxi_filling_store(sbxi_filling *f, sbxi_walk *w, const sbx_json_event *e,
+                                     const char *path, int inside, sbx_error *err)
+{
+    const sbxi_record *r = f->record;
+    const sbxi_field *field;
+    char *item;
+    if (!f->items || !f->count || (inside && !f->own))
+        return SBX_OK;
+    if (inside) {
+        field = sbxi_field_find(r->inner_fields, r->inner_field_count, path);
+        item = f->inner + (f->inner_count - 1) * r->inner_size;
+    } else {
+        field = sbxi_field_find(r->fields, r->field_count, path);
+        item = f->items + (f->count - 1) * r->size;
+    }
+    return field ? sbxi_store(w, e, item, field, err) : SBX_OK;
+}
+
+/* One pass over the body. */
+static sbx_status sbxi_filling_pass(sbxi_filling *f, sbxi_walk *w, sbx_error *err)
+{
+    sbx_json_event e;
+    sbx_status st;
+    f->count = f->inner_count = f->own = 0;
+    while ((st = sbxi_walk_next(w, &e)) == SBX_OK) {
+        const char *path = sbxi_below(w->path, f->record->list);
+        const char *deeper = path && f->record->inner ? sbxi_below(path, f->record->inner) : NULL;
+        if (e.depth == 0 && e.type != SBX_JSON_OBJECT)
+            return sbxi_fail_type(err, "the body", "an object");
+        if (!path)
+            continue;
+        path = deeper ? deeper : path;
+        if (e.type == SBX_JSON_OBJECT && !*path)
+            sbxi_filling_begin(f, deeper != NULL);
+        else if (e.type != SBX_JSON_OBJECT)
+            st = sbxi_filling_store(f, w, &e, path, deeper != NULL, err);
+        else if (sbxi_field_find(f->record->fields, f->record->field_count, path))
+            st = sbxi_fail_type(err, w->path, "a string");
+        if (st != SBX_OK)
+            return st;
+    }
+    if (st != SBX_END)
+        return sbxi_fail(err, st, "the service's response is not JSON: %s at byte %l",
+                         w->json.problem ? w->json.problem : "it was cut short",
+                         (int64_t)w->json.offset);
+    return SBX_OK;
+}
+
+/* Makes one object of head_size bytes, the items, their inner items and all their texts, and fills it
+   from the body. *items points behind the head. A single object counts as one item. */
+static sbx_status sbxi_decode(const sbx_client *client, const sbxi_buffer *body,
+                              const sbxi_record *record, size_t head_size, void **out, char **items,
+                              size_t *count, sbx_error *err)
+{
+    const char *data = sbxi_buffer_len(body) ? sbxi_buffer_data(body) : "";
+    size_t len = sbxi_buffer_len(body), size;
+    char scratch[64];
+    sbxi_walk walk;
+    sbxi_filling filling;
+    sbx_status st;
+    char *block;
+    memset(&filling, 0, sizeof(filling));
+    filling.record = record;
+    *out = NULL;
+    sbxi_walk_init(&walk, data, len, scratch, sizeof(scratch));
+    st = sbxi_filling_pass(&filling, &walk, err);
+    if (st != SBX_OK)
+        return st;
+    /* Each text is at least two bytes shorter than what it was read from, so len suffices, with
+       the room that the reader asks for at least. */
+    size = head_size + filling.count * record->size + filling.inner_count * record->inner_size;
+    block = (char *)sbxi_object(&client->memory, size + len + 64);
+    if (!block)
+        return sbxi_fail_memory(err);
+    filling.items = block + head_size;
+    filling.inner = filling.items + filling.count * record->size;
+    sbxi_walk_init(&walk, data, len, block + size, len + 64);
+    st = sbxi_filling_pass(&filling, &walk, err);
+    if (st != SBX_OK) {
+        sbx_free(block);
+        return st;
+    }
+    *out = block;
+    *items = filling.items;
+    *count = filling.count;
+    return SBX_OK;
+}
+
+/* ---- errors of the service ---- */
+
+typedef enum sbxi_action {
+    SBXI_GET,
+    SBXI_LIST,
+    SBXI_CREATE,
+    SBXI_DELETE,
+    SBXI_INSIDE, /* on the data plane */
+    SBXI_UPGRADE
+} sbxi_action;
+
+/* Appends to the text in out[cap] what fits. */
+static void sbxi_append(char *out, size_t cap, const char *text, size_t len)
+{
+    size_t at = strlen(out);
+    if (at + 1 < cap)
+        sbxi_copy(out + at, cap - at, text, len);
+}
+
+/* Where a member of an error body goes; NULL if nowhere. Sets *cap. */
+static char *sbxi_error_member(sbx_error *err, const char *path, size_t *cap)
+{
+    int last = err->detail_count - 1;
+    sbx_error_detail *d = last >= 0 && last < SBX_ERROR_DETAILS ? &err->details[last] : NULL;
+    *cap = sizeof(err->message);
+    if (strcmp(path, "detail") == 0 || strcmp(path, "detail.message") == 0)
+        return err->message;
+    *cap = sizeof(err->error_type);
+    if (strcmp(path, "detail.error") == 0)
+        return err->error_type;
+    if (!d)
+        return NULL;
+    *cap = sizeof(d->field);
+    if (strcmp(path, "detail[].loc[]") == 0)
+        return d->field;
+    *cap = sizeof(d->type);
+    if (strcmp(path, "detail[].type") == 0)
+        return d->type;
+    *cap = sizeof(d->message);
+    return strcmp(path, "detail[].msg") == 0 ? d->message : NULL;
+}
+
+/* Reads what it can of an error body into err, which is clear. */
+static void sbxi_error_body(const sbxi_buffer *body, sbx_error *err)
+{
+    char scratch[256], number[21];
+    sbxi_walk walk;
+    sbx_json_event e;
+    int i, going_on = 0;
+    if (!sbxi_buffer_len(body))
+        return;
+    sbxi_walk_init(&walk, sbxi_buffer_data(body), sbxi_buffer_len(body), scratch, sizeof(scratch));
+    while (sbxi_walk_next(&walk, &e) == SBX_OK) {
+        size_t cap;
+        char *to;
+        if (e.type == SBX_JSON_OBJECT && strcmp(walk.path, "detail[]") == 0)
+            err->detail_count++;
+        to = sbxi_error_member(err, walk.path, &cap);
+        if (e.type == SBX_JSON_INTEGER) {
+            e.text = number;
+            e.len = sbxi_decimal(number, e.integer);
+        } else if (e.type != SBX_JSON_STRING) {
+            continue;
+        }
+        if (to && !going_on)
+            to[0] = 0;
+        if (to)
+            sbxi_append(to, cap, e.text, e.len);
+        going_on = e.type == SBX_JSON_STRING && e.partial;
+    }
+    for (i = 0; i < err->detail_count && i < SBX_ERROR_DETAILS; i++) {
+        if (i > 0)
+            sbxi_append(err->message, sizeof(err->message), "; ", 2);
+        sbxi_append(err->message, sizeof(err->message), err->details[i].message,
+                    strlen(err->details[i].message));
+    }
+    if (err->detail_count)
+        sbxi_copy(err->field, sizeof(err->field), err->details[0].field,
+                  strlen(err->details[0].field));
+}
+
+/* 1 if text has word, which is in lower case, whatever the case of text. */
+static int sbxi_mentions(const char *text, const char *word)
+{
+    size_t len = strlen(word);
+    for (; strlen(text) >= len; text++)
+        if (sbxi_equal_nocase(text, len, word))
+            return 1;
+    return 0;
+}
+
+static const char *sbxi_quota_type(const char *message)
+{
+    int counts = sbxi_mentions(message, "count") || sbxi_mentions(message, "limit");
+    if (counts && sbxi_mentions(message, "sandbox"))
+        return "sandbox_count";
+    if (sbxi_mentions(message, "cpu"))
+        return "cpu";
+    if (sbxi_mentions(message, "memory"))
+        return "memory";
+    if (counts && sbxi_mentions(message, "volume"))
+        return "volume_count";
+    return sbxi_mentions(message, "storage") ? "storage" : "";
+}
+
+static int sbxi_has_value_error(const sbx_error *err)
+{
+    int i;
+    for (i = 0; i < err->detail_count && i < SBX_ERROR_DETAILS; i++)
+        if (strcmp(err->details[i].type, "value_error") == 0)
+            return 1;
+    return 0;
+}
+
+/* The class of an error that does not depend on the call. */
+static sbx_status sbxi_classify_common(int http, const char *type)
+{
+    switch (http) {
+    case 401:
+    case 403:
+        return SBX_E_AUTHENTICATION;
+    case 404:
+        return SBX_E_NOT_FOUND;
+    case 422:
+        return SBX_E_VALIDATION;
+    case 429:
+        return SBX_E_QUOTA;
+    case 500:
+        return SBX_E_API;
+    case 502:
+        return strcmp(type, "ConnectionError") == 0 ? SBX_E_CONNECTION : SBX_E_SERVICE;
+    default:
+        return SBX_E_SERVICE;
+    }
+}
+
+static sbx_status sbxi_classify_inside(sbx_error *err)
+{
+    const char *type = err->error_type;
+    int http = err->http_status;
+    static const struct {
+        const char *type, *operation;
+    } failed[] = {{"WriteError", "write"}, {"ReadError", "read"}, {"CommandError", "command"}};
+    int i;
+    for (i = 0; i < SBXI_COUNT(failed); i++) {
+        if (strcmp(type, failed[i].type) == 0) {
+            err->operation = failed[i].operation;
+            return SBX_E_OPERATION;
+        }
+    }
+    if (strcmp(type, "CommandTimeout") == 0)
+        return SBX_E_COMMAND_TIMEOUT;
+    if (http == 403) {
+        sbxi_copy(err->error_type, sizeof(err->error_type), "PermissionDenied", 16);
+        return SBX_E_OPERATION;
+    }
+    if ((http == 400 && strcmp(type, "NotReady") == 0) ||
+        (http == 503 && strcmp(type, "ServiceUnavailable") == 0))
+        return SBX_E_NOT_READY;
+    if (http == 404 || strcmp(type, "FileNotFound") == 0) {
+        err->resource_type = "file";
+        return SBX_E_NOT_FOUND;
+    }
+    return sbxi_classify_common(http, type);
+}
+
+static sbx_status sbxi_classify(sbx_error *err, sbxi_action action)
+{
+    int http = err->http_status;
+    int sandbox = strcmp(err->resource_type, "sandbox") == 0;
+    if (action == SBXI_UPGRADE)
+        return SBX_E_CONNECTION;
+    if (action == SBXI_INSIDE)
+        return sbxi_classify_inside(err);
+    if (http == 404 && (action == SBXI_LIST || action == SBXI_CREATE))
+        return SBX_E_API;
+    if (http == 409 && action == SBXI_DELETE)
+        return SBX_E_IN_USE;
+    if (action == SBXI_CREATE && sandbox) {
+        if (http == 408)
+            return SBX_E_RESOURCE_TIMEOUT;
+        if (http == 422 && !sbxi_has_value_error(err))
+            return SBX_E_CREATION;
+        if (http == 503) {
+            if (!err->error_type[0])
+                sbxi_copy(err->error_type, sizeof(err->error_type), "Unschedulable", 13);
+            return SBX_E_CREATION;
+        }
+    }
+    return sbxi_classify_common(http, err->error_type);
+}
+
+/* What to do about it, where there is something. */
+static const char *sbxi_advice(sbx_status status, sbxi_action action)
+{
+    if (status == SBX_E_AUTHENTICATION)
+        return "; check the API key (sbx_config.api_key or LANGSMITH_API_KEY)";
+    if (status == SBX_E_API && action != SBXI_GET && action != SBXI_DELETE)
+        return "; check that the endpoint is the sandbox service's (sbx_config.endpoint or "
+               "LANGSMITH_ENDPOINT)";
+    if (status == SBX_E_NOT_READY)
+        return "; wait for it with sbx_sandbox_wait";
+    return "";
+}
+
+/* Fills err from a complete response that is not a success. operation may be "". */
+static sbx_status sbxi_service_error(const sbxi_exchange *x, sbxi_action action,
+                                     const char *resource_type, const char *operation,
+                                     sbx_error *err)
+{
+    sbx_error local;
+    char said[400];
+    sbx_status st;
+    if (!err)
+        err = &local;
+    sbxi_error_clear(err);
+    err->http_status = x->status;
+    err->attempts = x->attempts;
+    err->resource_type = resource_type;
+    err->operation = operation;
+    sbxi_error_body(&x->answer, err);
+    st = sbxi_classify(err, action);
+    if (st == SBX_E_QUOTA)
+        err->quota_type = sbxi_quota_type(err->message);
+    sbxi_copy(said, sizeof(said), err->message, strlen(err->message));
+    (void)sbxi_format(err->message, sizeof(err->message), "%s%sHTTP %d for %s %s%s%s",
+                      *said ? said : "", *said ? " (" : "the service answered ", x->status,
+                      x->method, x->to.target, *said ? ")" : "", sbxi_advice(st, action));
+    err->status = st;
+    return st;
+}
+
+/* ==== src/request.c =========================================================================== */
+
+/* request: the operation that is one exchange, and what control and files share to start one.
+
+   Promises: arguments are checked before anything is sent; the outcome is set only on success. */
+
+typedef struct sbxi_request sbxi_request;
+struct sbxi_request {
+    sbx_op op;
+    sbxi_exchange exchange;
+    char *headers; /* the caller's lines, of headers_size bytes; NULL: none */
+    size_t headers_size;
+    char *body; /* that exchange.data or exchange.before points at; NULL: none */
+    size_t body_size;
+    sbxi_action action;
+    const char *resource_type, *operation;
+    sbx_status (*done)(sbxi_request *r, void *out); /* reads a success; NULL: nothing to read */
+    void *out;                                      /* where the caller wants the result */
+};
+
+/* ---- checks ---- */
+
+static int sbxi_has_control(const char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            return 1;
+    return 0;
+}
+
+/* A required name or path: what a URL's segment or query may hold. */
+static sbx_status sbxi_check_name(const char *field, const char *text, sbx_error *err)
+{
+    sbx_utf8 utf8 = {0};
+    if (!text || !*text)
+        return sbxi_fail_argument(err, field, "is required and must not be empty");
+    if (sbxi_has_control(text))
+        return sbxi_fail_argument(err, field, "must not hold control characters");
+    if (!sbx_utf8_check(&utf8, text, strlen(text)) || utf8.state != 0)
+        return sbxi_fail_argument(err, field, "must be UTF-8");
+    return SBX_OK;
+}
+
+/* An optional time: 0 for the default, SBX_NONE, or milliseconds. */
+static sbx_status sbxi_check_time(const char *field, int64_t ms, sbx_error *err)
+{
+    if (ms < SBX_NONE)
+        return sbxi_fail_argument(err, field, "must be 0, SBX_NONE or positive");
+    return SBX_OK;
+}
+
+/* A sandbox can be used unless it is known not to be: a stopped one is started by the service. */
+static sbx_status sbxi_check_sandbox(const sbx_sandbox *sandbox, sbx_error *err)
+{
+    sbx_status st = SBX_OK;
+    sbxi_error_clear(err);
+    if (!sandbox || !sandbox->client)
+        return sbxi_fail_argument(err, "sandbox", "is required");
+    if (sandbox->state == SBX_STATE_PROVISIONING || sandbox->state == SBX_STATE_FAILED)
+        st = sbxi_fail(err, SBX_E_NOT_READY, "the sandbox %s is %s: %s", sandbox->name, sandbox->status,
+                       sandbox->state == SBX_STATE_FAILED
+                           ? (*sandbox->status_message ? sandbox->status_message : "it cannot be used")
+                           : "wait for it with sbx_sandbox_wait");
+    else if (!*sandbox->dataplane_url)
+        st = sbxi_fail(err, SBX_E_NO_DATAPLANE,
+                       "the service has given no data-plane URL for the sandbox %s: get it again with "
+                       "sbx_sandbox_get", sandbox->name);
+    if (st != SBX_OK && err) {
+        err->resource_type = "sandbox";
+        sbxi_copy(err->last_status, sizeof(err->last_status), sandbox->status, strlen(sandbox->status));
+    }
+    return st;
+}
+
+/* ---- JSON bodies ---- */
+
+static void sbxi_json_text(sbx_json_writer *w, const char *name, const char *text)
+{
+    if (text) {
+        sbx_json_key(w, name);
+        sbx_json_string(w, text, strlen(text));
+    }
+}
+
+/* A time in seconds, rounded up: nothing that was asked for is cut short. */
+static void sbxi_json_seconds(sbx_json_writer *w, const char *name, int64_t ms, int64_t none)
+{
+    sbx_json_key(w, name);
+    sbx_json_integer(w, ms < 0 ? none : ms / 1000 + (ms % 1000 != 0));
+}
+
+/* Runs write twice, to measure and to fill: *out has *size bytes, the document and a final 0. */
+static sbx_status sbxi_json_make(const sbx_allocator *memory,
+                                 void (*write)(sbx_json_writer *w, const void *from),
+                                 const void *from, char **out, size_t *size, sbx_error *err)
+{
+    sbx_json_writer w;
+    size_t len;
+    *out = NULL;
+    sbx_json_writer_init(&w, NULL, 0);
+    write(&w, from);
+    if (sbx_json_writer_finish(&w, &len) != SBX_OK)
+        return sbxi_fail(err, SBX_E_ARGUMENT, "an argument is not UTF-8");
+    if (len >= SBXI_MAX_REQUEST)
+        return sbxi_fail(err, SBX_E_TOO_BIG, "the arguments are longer than 16 MiB");
+    *out = (char *)sbxi_alloc(memory, len + 1);
+    if (!*out)
+        return sbxi_fail_memory(err);
+    *size = len + 1;
+    sbx_json_writer_init(&w, *out, len);
+    write(&w, from);
+    (*out)[len] = 0;
+    return sbx_json_writer_finish(&w, NULL);
+}
+
+/* ---- the operation ---- */
+
+static sbx_status sbxi_request_step(sbx_op *op)
+{
+    sbxi_request *r = (sbxi_request *)op;
+    sbx_status st = sbxi_exchange_step(&r->exchange, sbxi_now(op->client), &op->error);
+    int status = r->exchange.status;
+    if (st != SBX_OK) {
+        op->error.resource_type = r->resource_type;
+        op->error.operation = r->operation;
+        return st;
+    }
+    if (status == 404 && r->action == SBXI_DELETE && r->exchange.attempts > 1)
+        return SBX_OK; /* deleted by the attempt whose answer was lost */
+    if (status < 200 || status > 299)
+        return sbxi_service_error(&r->exchange, r->action, r->resource_type, r->operation, &op->error);
+    return r->done ? r->done(r, r->out) : SBX_OK;
+}
+
+static int sbxi_request_wants(sbx_op *op, sbx_item *items, int cap, int64_t *wake)
+{
+    return sbxi_exchange_wants(&((sbxi_request *)op)->exchange, items, cap, wake);
+}
+
+static void sbxi_request_dispose(sbx_op *op)
+{
+    sbxi_request *r = (sbxi_request *)op;
+    const sbx_allocator *memory = &op->client->memory;
+    sbxi_exchange_free(&r->exchange);
+    sbxi_release(memory, r->body, r->body_size);
+    if (r->headers)
+        sbxi_wipe(r->headers, r->headers_size);
+    sbxi_release(memory, r->headers, r->headers_size);
+}
+
+static const sbxi_op_type sbxi_request_type = {sizeof(sbxi_request), sbxi_request_step,
+                                               sbxi_request_wants, sbxi_request_dispose, NULL};
+
+/* A request to base (a URL) with before, name (percent-encoded; NULL: none) and after appended.
+   default_ms is the limit of the whole call where call names none. */
+static sbx_status sbxi_request_new(sbx_client *client, const sbxi_op_type *type, const char *method,
+                                   const char *base, const char *before, const char *name,
+                                   const char *after, const sbx_call *call, sbxi_request **out,
+                                   sbx_error *err)
+{
+    sbx_op *op;
+    sbxi_request *r;
+    sbx_status st = sbxi_op_new(client, type, call, SBX_NONE, &op, err);
+    *out = NULL;
+    if (st != SBX_OK)
+        return st;
+    r = (sbxi_request *)op;
+    sbxi_exchange_init(&r->exchange, client, method);
+    r->resource_type = r->operation = "";
+    st = sbxi_headers_make(&client->memory, call ? call->headers : NULL, client->headers, &r->headers,
+                           &r->headers_size, err);
+    if (st == SBX_OK)
+        st = sbxi_address_make(&r->exchange.to, client, base, before, name, after, err);
+    if (st != SBX_OK) {
+        sbx_op_free(op);
+        return st;
+    }
+    r->exchange.headers = r->headers;
+    *out = r;
+    return SBX_OK;
+}
+
+#if !defined(SBX_NO_CONTROL) || defined(SBX_NO_WEBSOCKET)
+/* Gives the request a JSON body. */
+static sbx_status sbxi_request_json(sbxi_request *r,
+                                    void (*write)(sbx_json_writer *w, const void *from),
+                                    const void *from, sbx_error *err)
+{
+    sbx_status st = sbxi_json_make(&r->op.client->memory, write, from, &r->body, &r->body_size, err);
+    if (st == SBX_OK) {
+        r->exchange.has_body = 1;
+        r->exchange.content_type = "application/json";
+        r->exchange.before = r->exchange.after = "";
+        r->exchange.data = r->body;
+        r->exchange.data_len = r->body_size - 1;
+    }
+    return st;
+}
+#endif
+
+/* ==== src/control.c =========================================================================== */
+
+/* control: templates and the life of sandboxes, on the control plane.
+
+   Promises: every argument is checked before anything is sent; a result is one allocation. Each
+   blocking call is its _start, the one wait loop, and the end of the operation. */
+
+#ifndef SBX_NO_CONTROL
+
+/* Starts the request op that all calls here are, and hands it to the caller. */
+static sbx_status sbxi_control_new(sbx_client *client, const char *method, const char *collection,
+                                   const char *name, const char *after, const sbx_call *call,
+                                   sbxi_request **r, sbx_error *err)
+{
+    sbx_status st;
+    sbxi_error_clear(err);
+    st = name ? sbxi_check_name("name", name, err) : SBX_OK;
+    if (st != SBX_OK)
+        return st;
+    st = sbxi_request_new(client, &sbxi_request_type, method, client->endpoint, collection, name, after,
+                          call, r, err);
+    if (st == SBX_OK && (strcmp(method, "GET") == 0 || strcmp(method, "DELETE") == 0))
+        (*r)->exchange.flags |= SBXI_IDEMPOTENT;
+    return st;
+}
+
+/* What the service should do with the named resource, and how its answer is read. */
+static void sbxi_control_set(sbxi_request *r, sbxi_action action, const char *resource_type,
+                             sbx_status (*done)(sbxi_request *r, void *out), void *out)
+{
+    r->action = action;
+    r->resource_type = resource_type;
+    r->done = done;
+    r->out = out;
+}
+
+/* GET or DELETE of one resource, or GET of all (name NULL). collection starts with a slash, and ends
+   with one if there is a name. */
+static sbx_status sbxi_control_start(sbx_client *client, sbxi_action action, const char *collection,
+                                     const char *name, const char *after, const sbx_call *call,
+                                     const char *resource_type,
+                                     sbx_status (*done)(sbxi_request *r, void *out), void *out,
+                                     sbx_op **op, sbx_error *err)
+{
+    sbxi_request *r;
+    sbx_status st;
+    *op = NULL;
+    if (action != SBXI_LIST && !name)
+        name = "";
+    st = sbxi_control_new(client, action == SBXI_DELETE ? "DELETE" : "GET", collection, name, after,
+                          call, &r, err);
+    if (st != SBX_OK)
+        return st;
+    sbxi_control_set(r, action, resource_type, done, out);
+    *op = &r->op;
+    return SBX_OK;
+}
+
+/* ---- templates ---- */
+
+static const sbxi_field sbxi_template_fields[] = {
+    {"name", SBXI_TEXT, offsetof(sbx_template, name)},
+    {"image", SBXI_TEXT, offsetof(sbx_template, image)},
+    {"resources.cpu", SBXI_TEXT, offsetof(sbx_template, cpu)},
+    {"resources.memory", SBXI_TEXT, offsetof(sbx_template, memory)},
+    {"resources.storage", SBXI_TEXT, offsetof(sbx_template, storage)},
+    {"id", SBXI_TEXT, offsetof(sbx_template, id)},
+    {"created_at", SBXI_TEXT, offsetof(sbx_template, created_at)},
+    {"updated_at", SBXI_TEXT, offsetof(sbx_template, updated_at)}};
+
+static const sbxi_field sbxi_mount_fields[] = {
+    {"volume_name", SBXI_TEXT, offsetof(sbx_volume_mount, volume_name)},
+    {"mount_path", SBXI_TEXT, offsetof(sbx_volume_mount, mount_path)}};
+
+#define SBXI_TEMPLATE_RECORD(list)                                                                 \
+    {                                                                                              \
+        list, sizeof(sbx_template), sbxi_template_fields, SBXI_COUNT(sbxi_template_fields),        \
+            "volume_mounts[]", sizeof(sbx_volume_mount), offsetof(sbx_template, volume_mounts),    \
+            offsetof(sbx_template, volume_mount_count), sbxi_mount_fields,                         \
+            SBXI_COUNT(sbxi_mount_fields)                                                          \
+    }
+static const sbxi_record sbxi_template_record = SBXI_TEMPLATE_RECORD("");
+static const sbxi_record sbxi_templates_record = SBXI_TEMPLATE_RECORD("templates[]");
+
+static sbx_status sbxi_template_done(sbxi_request *r, void *out)
+{
+    void *object;
+    char *items;
+    size_t count;
+    sbx_status st = sbxi_decode(r->op.client, &r->exchange.answer, &sbxi_template_record, 0, &object,
+                                &items, &count, &r->op.error);
+    if (st == SBX_OK)
+        *(sbx_template **)out = (sbx_template *)object;
+    return st;
+}
+
+static sbx_status sbxi_templates_done(sbxi_request *r, void *out)
+{
+    void *object;
+    char *items;
+    size_t count;
+    sbx_status st = sbxi_decode(r->op.client, &r->exchange.answer, &sbxi_templates_record,
+                                sizeof(sbx_templates), &object, &items, &count, &r->op.error);
+    if (st == SBX_OK) {
+        sbx_templates *list = (sbx_templates *)object;
+        list->items = (const sbx_template *)(const void *)items;
+        list->count = count;
+        *(sbx_templates **)out = list;
+    }
+    return st;
+}
+
+static void sbxi_template_json(sbx_json_writer *w, const void *from)
+{
+    const sbx_template_options *o = (const sbx_template_options *)from;
+    size_t i;
+    sbx_json_begin_object(w);
+    sbxi_json_text(w, "name", o->name);
+    sbxi_json_text(w, "image", o->image);
+    sbx_json_key(w, "resources");
+    sbx_json_begin_object(w);
+    sbxi_json_text(w, "cpu", o->cpu ? o->cpu : "500m");
+    sbxi_json_text(w, "memory", o->memory ? o->memory : "512Mi");
+    sbxi_json_text(w, "storage", o->storage);
+    sbx_json_end_object(w);
+    if (o->volume_mount_count) {
+        sbx_json_key(w, "volume_mounts");
+        sbx_json_begin_array(w);
+        for (i = 0; i < o->volume_mount_count; i++) {
+            sbx_json_begin_object(w);
+            sbxi_json_text(w, "volume_name", o->volume_mounts[i].volume_name);
+            sbxi_json_text(w, "mount_path", o->volume_mounts[i].mount_path);
+            sbx_json_end_object(w);
+        }
+        sbx_json_end_array(w);
+    }
+    sbx_json_end_object(w);
+}
+
+static sbx_status sbxi_template_check(const sbx_template_options *o, sbx_error *err)
+{
+    size_t i;
+    sbx_status st = o ? sbxi_check_name("name", o->name, err)
+                      : sbxi_fail_argument(err, "options", "is required");
+    if (st == SBX_OK)
+        st = sbxi_check_name("image", o->image, err);
+    if (st == SBX_OK && o->volume_mount_count && !o->volume_mounts)
+        st = sbxi_fail_argument(err, "volume_mounts", "is NULL, but volume_mount_count is not 0");
+    for (i = 0; st == SBX_OK && i < o->volume_mount_count; i++) {
+        st = sbxi_check_name("volume_name", o->volume_mounts[i].volume_name, err);
+        if (st == SBX_OK)
+            st = sbxi_check_name("mount_path", o->volume_mounts[i].mount_path, err);
+    }
+    return st;
+}
+
+SBX_API sbx_status sbx_template_create_start(sbx_client *client,
+                                             const sbx_template_options *options,
+                                             sbx_template **out, sbx_op **op, sbx_error *err)
+{
+    sbxi_request *r;
+    sbx_status st = sbxi_template_check(options, err);
+    *op = NULL;
+    *out = NULL;
+    if (st == SBX_OK)
+        st = sbxi_control_new(client, "POST", "/templates", NULL, "", &options->call, &r, err);
+    if (st != SBX_OK)
+        return st;
+    st = sbxi_request_json(r, sbxi_template_json, options, err);
+    if (st != SBX_OK) {
+        sbx_op_free(&r->op);
+        return st;
+    }
+    sbxi_control_set(r, SBXI_CREATE, "template", sbxi_template_done, out);
+    *op = &r->op;
+    return SBX_OK;
+}
+
+SBX_API sbx_status sbx_template_create(sbx_client *client, const sbx_template_options *options,
+                                       sbx_template **out, sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_template_create_start(client, options, out, &op, err), &op, err);
+}
+
+SBX_API sbx_status sbx_template_get_start(sbx_client *client, const char *name,
+                                          const sbx_call *call, sbx_template **out, sbx_op **op,
+                                          sbx_error *err)
+{
+    *out = NULL;
+    return sbxi_control_start(client, SBXI_GET, "/templates/", name, "", call,
+                              "template", sbxi_template_done, out, op, err);
+}
+
+SBX_API sbx_status sbx_template_get(sbx_client *client, const char *name, const sbx_call *call,
+                                    sbx_template **out, sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_template_get_start(client, name, call, out, &op, err), &op, err);
+}
+
+SBX_API sbx_status sbx_template_list_start(sbx_client *client, const sbx_call *call,
+                                           sbx_templates **out, sbx_op **op, sbx_error *err)
+{
+    *out = NULL;
+    return sbxi_control_start(client, SBXI_LIST, "/templates", NULL, "", call,
+                              "template", sbxi_templates_done, out, op, err);
+}
+
+SBX_API sbx_status sbx_template_list(sbx_client *client, const sbx_call *call, sbx_templates **out,
+                                     sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_template_list_start(client, call, out, &op, err), &op, err);
+}
+
+SBX_API sbx_status sbx_template_delete_start(sbx_client *client, const char *name,
+                                             const sbx_call *call, sbx_op **op, sbx_error *err)
+{
+    return sbxi_control_start(client, SBXI_DELETE, "/templates/", name, "", call,
+                              "template", NULL, NULL, op, err);
+}
+
+SBX_API sbx_status sbx_template_delete(sbx_client *client, const char *name, const sbx_call *call,
+                                       sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_template_delete_start(client, name, call, &op, err), &op, err);
+}
+
+/* ---- sandboxes ---- */
+
+static const sbxi_field sbxi_sandbox_fields[] = {
+    {"name", SBXI_TEXT, offsetof(sbx_sandbox, name)},
+    {"id", SBXI_TEXT, offsetof(sbx_sandbox, id)},
+    {"dataplane_url", SBXI_TEXT, offsetof(sbx_sandbox, dataplane_url)},
+    {"status", SBXI_TEXT, offsetof(sbx_sandbox, status)},
+    {"status_message", SBXI_TEXT, offsetof(sbx_sandbox, status_message)},
+    {"template_name", SBXI_TEXT, offsetof(sbx_sandbox, template_name)},
+    {"snapshot_id", SBXI_TEXT, offsetof(sbx_sandbox, snapshot_id)},
+    {"created_at", SBXI_TEXT, offsetof(sbx_sandbox, created_at)},
+    {"updated_at", SBXI_TEXT, offsetof(sbx_sandbox, updated_at)}};
+
+#define SBXI_SANDBOX_RECORD(list)                                                                  \
+    {                                                                                              \
+        list, sizeof(sbx_sandbox), sbxi_sandbox_fields, SBXI_COUNT(sbxi_sandbox_fields), NULL, 0,  \
+            0, 0, NULL, 0                                                                          \
+    }
+static const sbxi_record sbxi_sandbox_record = SBXI_SANDBOX_RECORD("");
+static const sbxi_record sbxi_sandboxes_record = SBXI_SANDBOX_RECORD("sandboxes[]");
+
+static const sbxi_field sbxi_status_fields[] = {
+    {"status", SBXI_TEXT, offsetof(sbx_sandbox_status, status)},
+    {"status_message", SBXI_TEXT, offsetof(sbx_sandbox_status, status_message)}};
+
+static const sbxi_record sbxi_status_record = {
+    "", sizeof(sbx_sandbox_status), sbxi_status_fields, SBXI_COUNT(sbxi_status_fields), NULL, 0, 0, 0,
+    NULL, 0};
+
+static sbx_state sbxi_state_of(const char *word)
+{
+    static const struct {
+        const char *word;
+        sbx_state state;
+    } states[] = {{"provisioning", SBX_STATE_PROVISIONING},
+                  {"ready", SBX_STATE_READY},
+                  {"failed", SBX_STATE_FAILED},
+                  {"stopped", SBX_STATE_STOPPED}};
+    int i;
+    for (i = 0; i < SBXI_COUNT(states); i++)
+        if (strcmp(states[i].word, word) == 0)
+            return states[i].state;
+    return SBX_STATE_UNKNOWN;
+}
+
+/* What the service did not say: a sandbox without a status is ready. */
+static void sbxi_sandbox_complete(sbx_client *client, sbx_sandbox *items, size_t count)
+{
+    size_t i;
+    for (i = 0; i < count; i++) {
+        items[i].client = client;
+        if (!*items[i].status)
+            items[i].status = "ready";
+        items[i].state = sbxi_state_of(items[i].status);
+    }
+}
+
+static sbx_status sbxi_sandbox_done(sbxi_request *r, void *out)
+{
+    void *object;
+    char *items;
+    size_t count;
+    sbx_status st = sbxi_decode(r->op.client, &r->exchange.answer, &sbxi_sandbox_record, 0, &object,
+                                &items, &count, &r->op.error);
+    if (st == SBX_OK) {
+        sbxi_sandbox_complete(r->op.client, (sbx_sandbox *)object, count);
+        *(sbx_sandbox **)out = (sbx_sandbox *)object;
+    }
+    return st;
+}
+
+static sbx_status sbxi_sandboxes_done(sbxi_request *r, void *out)
+{
+    void *object;
+    char *items;
+    size_t count;
+    sbx_status st = sbxi_decode(r->op.client, &r->exchange.answer, &sbxi_sandboxes_record,
+                                sizeof(sbx_sandboxes), &object, &items, &count, &r->op.error);
+    if (st == SBX_OK) {
+        sbx_sandboxes *list = (sbx_sandboxes *)object;
+        sbxi_sandbox_complete(r->op.client, (sbx_sandbox *)(void *)items, count);
+        list->items = (const sbx_sandbox *)(const void *)items;
+        list->count = count;
+        *(sbx_sandboxes **)out = list;
+    }
+    return st;
+}
+
+static sbx_status sbxi_status_done(sbxi_request *r, void *out)
+{
+    void *object;
+    char *items;
+    size_t count;
+    sbx_status st = sbxi_decode(r->op.client, &r->exchange.answer, &sbxi_status_record, 0, &object,
+                                &items, &count, &r->op.error);
+    if (st == SBX_OK) {
+        sbx_sandbox_status *status = (sbx_sandbox_status *)object;
+        status->state = sbxi_state_of(status->status);
+        *(sbx_sandbox_status **)out = status;
+    }
+    return st;
+}
+
+static void sbxi_sandbox_json(sbx_json_writer *w, const void *from)
+{
+    const sbx_sandbox_options *o = (const sbx_sandbox_options *)from;
+    sbx_json_begin_object(w);
+    sbxi_json_text(w, "template_name", o->template_name);
+    sbxi_json_text(w, "snapshot_id", o->snapshot_id);
+    sbxi_json_text(w, "snapshot_name", o->snapshot_name);
+    sbxi_json_text(w, "name", o->name);
+    sbx_json_key(w, "wait_for_ready");
+    sbx_json_boolean(w, !o->no_wait);
+    if (!o->no_wait)
+        sbxi_json_seconds(w, "timeout", o->ready_timeout_ms, 30);
+    sbx_json_end_object(w);
+}
+
+/* Copies the options and fills in the defaults. */
+static sbx_status sbxi_sandbox_defaults(const sbx_sandbox_options *options, sbx_sandbox_options *o,
+                                        sbx_error *err)
+{
+    const struct {
+        const char *field, *text;
+    } names[] = {{"template_name", options ? options->template_name : NULL},
+                 {"snapshot_id", options ? options->snapshot_id : NULL},
+                 {"snapshot_name", options ? options->snapshot_name : NULL},
+                 {"name", options ? options->name : NULL}};
+    sbx_status st = SBX_OK;
+    int i;
+    memset(o, 0, sizeof(*o));
+    if (options)
+        *o = *options;
+    for (i = 0; i < SBXI_COUNT(names) && st == SBX_OK; i++)
+        if (names[i].text)
+            st = sbxi_check_name(names[i].field, names[i].text, err);
+    if (st == SBX_OK && (o->template_name != NULL) + (o->snapshot_id != NULL) +
+                                (o->snapshot_name != NULL) > 1)
+        st = sbxi_fail_argument(err, "template_name",
+                                "excludes snapshot_id and snapshot_name, and these exclude each "
+                                "other: set one at most");
+    if (st == SBX_OK && o->ready_timeout_ms < 0)
+        st = sbxi_fail_argument(err, "ready_timeout_ms", "must be 0 or positive");
+    if (o->ready_timeout_ms == 0)
+        o->ready_timeout_ms = 30000;
+    return st;
+}
+
+SBX_API sbx_status sbx_sandbox_create_start(sbx_client *client, const sbx_sandbox_options *options,
+                                            sbx_sandbox **out, sbx_op **op, sbx_error *err)
+{
+    sbx_sandbox_options o;
+    sbxi_request *r;
+    sbx_status st = sbxi_sandbox_defaults(options, &o, err);
+    *op = NULL;
+    *out = NULL;
+    if (st == SBX_OK)
+        st = sbxi_control_new(client, "POST", "/boxes", NULL, "", &o.call, &r, err);
+    if (st != SBX_OK)
+        return st;
+    st = sbxi_request_json(r, sbxi_sandbox_json, &o, err);
+    if (st != SBX_OK) {
+        sbx_op_free(&r->op);
+        return st;
+    }
+    r->exchange.limit_ms = o.no_wait ? 30000 : sbxi_after(30000, o.ready_timeout_ms);
+    sbxi_control_set(r, SBXI_CREATE, "sandbox", sbxi_sandbox_done, out);
+    *op = &r->op;
+    return SBX_OK;
+}
+
+SBX_API sbx_status sbx_sandbox_create(sbx_client *client, const sbx_sandbox_options *options,
+                                      sbx_sandbox **out, sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_sandbox_create_start(client, options, out, &op, err), &op, err);
+}
+
+SBX_API sbx_status sbx_sandbox_get_start(sbx_client *client, const char *name, const sbx_call *call,
+                                         sbx_sandbox **out, sbx_op **op, sbx_error *err)
+{
+    *out = NULL;
+    return sbxi_control_start(client, SBXI_GET, "/boxes/", name, "", call,
+                              "sandbox", sbxi_sandbox_done, out, op, err);
+}
+
+SBX_API sbx_status sbx_sandbox_get(sbx_client *client, const char *name, const sbx_call *call,
+                                   sbx_sandbox **out, sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_sandbox_get_start(client, name, call, out, &op, err), &op, err);
+}
+
+SBX_API sbx_status sbx_sandbox_list_start(sbx_client *client, const sbx_call *call,
+                                          sbx_sandboxes **out, sbx_op **op, sbx_error *err)
+{
+    *out = NULL;
+    return sbxi_control_start(client, SBXI_LIST, "/boxes", NULL, "", call,
+                              "sandbox", sbxi_sandboxes_done, out, op, err);
+}
+
+SBX_API sbx_status sbx_sandbox_list(sbx_client *client, const sbx_call *call, sbx_sandboxes **out,
+                                    sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_sandbox_list_start(client, call, out, &op, err), &op, err);
+}
+
+SBX_API sbx_status sbx_sandbox_delete_start(sbx_client *client, const char *name,
+                                            const sbx_call *call, sbx_op **op, sbx_error *err)
+{
+    return sbxi_control_start(client, SBXI_DELETE, "/boxes/", name, "", call,
+                              "sandbox", NULL, NULL, op, err);
+}
+
+SBX_API sbx_status sbx_sandbox_delete(sbx_client *client, const char *name, const sbx_call *call,
+                                      sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_sandbox_delete_start(client, name, call, &op, err), &op, err);
+}
+
+SBX_API sbx_status sbx_sandbox_get_status_start(sbx_client *client, const char *name,
+                                                const sbx_call *call, sbx_sandbox_status **out,
+                                                sbx_op **op, sbx_error *err)
+{
+    *out = NULL;
+    return sbxi_control_start(client, SBXI_GET, "/boxes/", name, "/status", call,
+                              "sandbox", sbxi_status_done, out, op, err);
+}
+
+SBX_API sbx_status sbx_sandbox_get_status(sbx_client *client, const char *name,
+                                          const sbx_call *call, sbx_sandbox_status **out,
+                                          sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_sandbox_get_status_start(client, name, call, out, &op, err), &op, err);
+}
+
+/* ---- waiting for a sandbox ---- */
+
+/* The same request again and again: the status after each pause, and in the end the sandbox itself. */
+typedef struct sbxi_waiting {
+    sbxi_request request;
+    int64_t interval_ms, timeout_ms;
+    int64_t end; /* when it has to be ready */
+} sbxi_waiting;
+
+static sbx_status sbxi_waiting_done(sbxi_request *r, void *out)
+{
+    sbxi_waiting *waiting = (sbxi_waiting *)r;
+    sbxi_address *to = &r->exchange.to;
+    sbx_error *err = &r->op.error;
+    int64_t now = sbxi_now(r->op.client);
+    sbx_sandbox_status *status;
+    sbx_status st = sbxi_status_done(r, &status);
+    (void)out; /* set by sbxi_sandbox_done */
+    if (st != SBX_OK)
+        return st;
+    st = SBX_AGAIN;
+    if (status->state == SBX_STATE_READY) {
+        /* ".../status" without its end is the sandbox itself. */
+        to->text[strlen(to->host) + 1 + strlen(to->target) - strlen("/status")] = 0;
+        r->done = sbxi_sandbox_done;
+        sbxi_exchange_again(&r->exchange, now);
+    } else if (status->state == SBX_STATE_FAILED) {
+        st = sbxi_fail(err, SBX_E_CREATION, "the sandbox failed: %s",
+                       *status->status_message ? status->status_message
+                                               : "the service gave no reason");
+    } else if (now >= waiting->end) {
+        st = sbxi_fail(err, SBX_E_RESOURCE_TIMEOUT, "the sandbox was not ready within %l ms: it is %s",
+                       waiting->timeout_ms, *status->status ? status->status : "in an unknown state");
+    } else {
+        int64_t left = waiting->end - now;
+        sbxi_exchange_again(&r->exchange,
+                            now + (left < waiting->interval_ms ? left : waiting->interval_ms));
+    }
+    if (st != SBX_AGAIN) {
+        err->resource_type = "sandbox";
+        sbxi_copy(err->last_status, sizeof(err->last_status), status->status, strlen(status->status));
+    }
+    sbx_free(status);
+    return st;
+}
+
+static const sbxi_op_type sbxi_waiting_type = {sizeof(sbxi_waiting), sbxi_request_step,
+                                               sbxi_request_wants, sbxi_request_dispose, NULL};
+
+SBX_API sbx_status sbx_sandbox_wait_start(sbx_client *client, const char *name,
+                                          const sbx_wait_options *options, sbx_sandbox **out,
+                                          sbx_op **op, sbx_error *err)
+{
+    sbxi_request *r;
+    sbxi_waiting *waiting;
+    sbx_wait_options o;
+    sbx_status st = sbxi_check_name("name", name, err);
+    memset(&o, 0, sizeof(o));
+    if (options)
+        o = *options;
+    *out = NULL;
+    *op = NULL;
+    if (st == SBX_OK)
+        st = sbxi_check_time("ready_timeout_ms", o.ready_timeout_ms, err);
+    if (st == SBX_OK && o.poll_interval_ms < 0)
+        st = sbxi_fail_argument(err, "poll_interval_ms", "must be 0 or positive");
+    if (st == SBX_OK)
+        st = sbxi_request_new(client, &sbxi_waiting_type, "GET", client->endpoint, "/boxes/", name,
+                              "/status", &o.call, &r, err);
+    if (st != SBX_OK)
+        return st;
+    waiting = (sbxi_waiting *)r;
+    waiting->interval_ms = o.poll_interval_ms ? o.poll_interval_ms : 1000;
+    waiting->timeout_ms = o.ready_timeout_ms ? o.ready_timeout_ms : 120000;
+    waiting->end = sbxi_after(sbxi_now(client), waiting->timeout_ms);
+    r->exchange.flags |= SBXI_IDEMPOTENT;
+    sbxi_control_set(r, SBXI_GET, "sandbox", sbxi_waiting_done, out);
+    *op = &r->op;
+    return SBX_OK;
+}
+
+SBX_API sbx_status sbx_sandbox_wait(sbx_client *client, const char *name,
+                                    const sbx_wait_options *options, sbx_sandbox **out,
+                                    sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_sandbox_wait_start(client, name, options, out, &op, err), &op, err);
+}
+
+#endif /* SBX_NO_CONTROL */
+
+/* ==== src/files.c ============================================================================= */
+
+/* files: reading and writing files in a sandbox, from memory and through callbacks.
+
+   Promises: constant memory where a source or a sink is used; a sink sees nothing but the file's own
+   bytes, and all of them if the call succeeds. */
+
+#ifndef SBX_NO_FILES
+
+/* A request for path on the data plane; before ends with "?path=". */
+static sbx_status sbxi_file_new(const sbx_sandbox *sandbox, const char *method, const char *before,
+                                const char *path, const sbx_file_options *options,
+                                const char *operation, sbxi_request **out, sbx_error *err)
+{
+    sbx_status st = sbxi_check_sandbox(sandbox, err);
+    if (st == SBX_OK)
+        st = sbxi_check_name("path", path, err);
+    if (st == SBX_OK)
+        st = sbxi_request_new(sandbox->client, &sbxi_request_type, method, sandbox->dataplane_url,
+                              before, path, "", options ? &options->call : NULL, out, err);
+    if (st != SBX_OK)
+        return st;
+    (*out)->action = SBXI_INSIDE;
+    (*out)->resource_type = "file";
+    (*out)->operation = operation;
+    (*out)->exchange.limit_ms = SBX_NONE;
+    (*out)->exchange.idle_ms = 60000;
+    if (options) {
+        (*out)->exchange.progress = options->progress;
+        (*out)->exchange.user = options->user;
+    }
+    return SBX_OK;
+}
+
+/* ---- writing ---- */
+
+/* The multipart frame around the bytes. One block: content type, head and tail. */
+static sbx_status sbxi_file_frame(sbxi_request *r, sbx_error *err)
+{
+    unsigned char random[16];
+    char boundary[33];
+    const size_t room = 256;
+    sbx_status st = sbxi_random(r->op.client, random, sizeof(random), err);
+    if (st != SBX_OK)
+        return st;
+    sbxi_hex(boundary, random, sizeof(random));
+    r->body = (char *)sbxi_alloc(&r->op.client->memory, 3 * room);
+    if (!r->body)
+        return sbxi_fail_memory(err);
+    r->body_size = 3 * room;
+    (void)sbxi_format(r->body, room, "multipart/form-data; boundary=%s", boundary);
+    (void)sbx_multipart_head(r->body + room, room, boundary, "file", "file");
+    (void)sbx_multipart_tail(r->body + 2 * room, room, boundary);
+    r->exchange.has_body = 1;
+    r->exchange.content_type = r->body;
+    r->exchange.before = r->body + room;
+    r->exchange.after = r->body + 2 * room;
+    return SBX_OK;
+}
+
+static sbx_status sbxi_write_new(const sbx_sandbox *sandbox, const char *path,
+                                 const sbx_file_options *options, sbxi_request **out, sbx_error *err)
+{
+    sbx_status st = sbxi_file_new(sandbox, "POST", "/upload?path=", path, options, "write", out, err);
+    if (st != SBX_OK)
+        return st;
+    /* The same bytes to the same path: a repetition changes nothing. */
+    (*out)->exchange.flags |= SBXI_IDEMPOTENT;
+    st = sbxi_file_frame(*out, err);
+    if (st != SBX_OK)
+        sbx_op_free(&(*out)->op);
+    return st;
+}
+
+SBX_API sbx_status sbx_write_start(const sbx_sandbox *sandbox, const char *path, const void *data,
+                                   size_t len, const sbx_file_options *options, sbx_op **op,
+                                   sbx_error *err)
+{
+    sbxi_request *r;
+    sbx_status st;
+    *op = NULL;
+    if (!data && len)
+        return sbxi_fail_argument(err, "data", "is NULL, but len is not 0");
+    st = sbxi_write_new(sandbox, path, options, &r, err);
+    if (st != SBX_OK)
+        return st;
+    r->exchange.data = (const char *)data;
+    r->exchange.data_len = len;
+    *op = &r->op;
+    return SBX_OK;
+}
+
+SBX_API sbx_status sbx_write(const sbx_sandbox *sandbox, const char *path, const void *data,
+                             size_t len, const sbx_file_options *options, sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_write_start(sandbox, path, data, len, options, &op, err), &op, err);
+}
+
+SBX_API sbx_status sbx_write_from_start(const sbx_sandbox *sandbox, const char *path,
+                                        sbx_source_fn source, int64_t size,
+                                        const sbx_file_options *options, sbx_op **op,
+                                        sbx_error *err)
+{
+    sbxi_request *r;
+    sbx_status st;
+    *op = NULL;
+    if (!source)
+        return sbxi_fail_argument(err, "source", "is required");
+    if (size < SBX_NONE || size > INT64_MAX / 2)
+        return sbxi_fail_argument(err, "size", "must be SBX_NONE or a number of bytes");
+    st = sbxi_write_new(sandbox, path, options, &r, err);
+    if (st != SBX_OK)
+        return st;
+    r->exchange.source = source;
+    r->exchange.source_size = size;
+    *op = &r->op;
+    return SBX_OK;
+}
+
+SBX_API sbx_status sbx_write_from(const sbx_sandbox *sandbox, const char *path,
+                                  sbx_source_fn source, int64_t size,
+                                  const sbx_file_options *options, sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_write_from_start(sandbox, path, source, size, options, &op, err), &op, err);
+}
+
+/* ---- reading ---- */
+
+/* The bytes that were collected become the caller's, without a copy. */
+static sbx_status sbxi_read_done(sbxi_request *r, void *out)
+{
+    sbxi_buffer *answer = &r->exchange.answer;
+    sbx_bytes *bytes = (sbx_bytes *)sbxi_object(&r->op.client->memory, sizeof(*bytes));
+    if (!bytes || sbxi_buffer_append(answer, "", 1) != SBX_OK) {
+        sbx_free(bytes);
+        return sbxi_fail_memory(&r->op.error);
+    }
+    bytes->data = sbxi_buffer_data(answer);
+    bytes->len = sbxi_buffer_len(answer) - 1;
+    sbxi_object_attach(bytes, 0, answer->data, answer->cap);
+    sbxi_buffer_init(answer, answer->memory, answer->ceiling);
+    *(sbx_bytes **)out = bytes;
+    return SBX_OK;
+}
+
+static sbx_status sbxi_read_new(const sbx_sandbox *sandbox, const char *path,
+                                const sbx_file_options *options, sbxi_request **out, sbx_error *err)
+{
+    sbx_status st = sbxi_file_new(sandbox, "GET", "/download?path=", path, options, "read", out, err);
+    if (st == SBX_OK)
+        (*out)->exchange.flags |= SBXI_IDEMPOTENT;
+    return st;
+}
+
+SBX_API sbx_status sbx_read_start(const sbx_sandbox *sandbox, const char *path,
+                                  const sbx_file_options *options, sbx_bytes **out, sbx_op **op,
+                                  sbx_error *err)
+{
+    sbxi_request *r;
+    sbx_status st = sbxi_read_new(sandbox, path, options, &r, err);
+    *out = NULL;
+    *op = NULL;
+    if (st != SBX_OK)
+        return st;
+    r->done = sbxi_read_done;
+    r->out = out;
+    *op = &r->op;
+    return SBX_OK;
+}
+
+SBX_API sbx_status sbx_read(const sbx_sandbox *sandbox, const char *path,
+                            const sbx_file_options *options, sbx_bytes **out, sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_read_start(sandbox, path, options, out, &op, err), &op, err);
+}
+
+SBX_API sbx_status sbx_read_to_start(const sbx_sandbox *sandbox, const char *path,
+                                     sbx_sink_fn sink, const sbx_file_options *options,
+                                     sbx_op **op, sbx_error *err)
+{
+    sbxi_request *r;
+    sbx_status st;
+    *op = NULL;
+    if (!sink)
+        return sbxi_fail_argument(err, "sink", "is required");
+    st = sbxi_read_new(sandbox, path, options, &r, err);
+    if (st != SBX_OK)
+        return st;
+    r->exchange.sink = sink;
+    *op = &r->op;
+    return SBX_OK;
+}
+
+SBX_API sbx_status sbx_read_to(const sbx_sandbox *sandbox, const char *path, sbx_sink_fn sink,
+                               const sbx_file_options *options, sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_read_to_start(sandbox, path, sink, options, &op, err), &op, err);
+}
+
+#endif /* SBX_NO_FILES */
+
+/* ==== src/command.c =========================================================================== */
+
+/* command: runs commands in a sandbox over a WebSocket that may break at any time, or over HTTP.
+
+   Promises: each byte of output is given once and in order, or the number of lost ones is told;
+   nothing is run twice; a command whose connection is lost for good ends with an error that says so.
+   The life of a command is the table at sbxi_command_lost and the events that lead to it:
+
+     state     event                                  then
+     CONNECT   upgraded, not started yet              send execute            -> STREAM
+               upgraded, started before               send reconnect, offsets -> STREAM
+               404 before execute was ever sent       sbx_run without callbacks -> HTTP, else fails
+               500, 502, 503, 504, no connection      lost
+               any other answer                       fails
+     STREAM    started with our id                    failures = 0; the id and pid are known
+               stdout, stderr                         failures = 0; overlap dropped, gap counted
+               exit                                   -> EXITED
+               error                                  fails
+               close 1001                             lost, without a pause
+               any other close, end, reset, silence   lost
+     any       lost, failures <= 5, within the budget -> PAUSE 0.5 s, doubling up to 8 s -> CONNECT
+               lost otherwise                         fails */
+
+/* ---- options ---- */
+
+#define SBXI_RUN_TIMEOUT 60000
+#define SBXI_RUN_IDLE 300000
+#define SBXI_RUN_TTL 600000
+
+/* What the writers of requests take: the options with their defaults filled in. */
+typedef struct sbxi_run {
+    sbx_run_options o;
+    const char *command;
+    const char *id;
+} sbxi_run;
+
+static sbx_status sbxi_run_defaults(const char *command, const sbx_run_options *options, sbxi_run *run,
+                                    sbx_error *err)
+{
+    sbx_status st;
+    int i;
+    memset(run, 0, sizeof(*run));
+    if (options)
+        run->o = *options;
+    run->command = command;
+    if (!command || !*command)
+        return sbxi_fail_argument(err, "command", "is required and must not be empty");
+    st = sbxi_check_time("timeout_ms", run->o.timeout_ms, err);
+    if (st == SBX_OK)
+        st = sbxi_check_time("idle_timeout_ms", run->o.idle_timeout_ms, err);
+    if (st == SBX_OK)
+        st = sbxi_check_time("ttl_ms", run->o.ttl_ms, err);
+    if (st == SBX_OK && run->o.cwd)
+        st = sbxi_check_name("cwd", run->o.cwd, err);
+    if (st == SBX_OK && run->o.shell)
+        st = sbxi_check_name("shell", run->o.shell, err);
+    for (i = 0; st == SBX_OK && run->o.env && run->o.env[i]; i++)
+        if (strchr(run->o.env[i], '=') == NULL || run->o.env[i][0] == '=')
+            st = sbxi_fail_argument(err, "env", "must hold \"NAME=value\" texts");
+    if (!run->o.timeout_ms)
+        run->o.timeout_ms = SBXI_RUN_TIMEOUT;
+    if (!run->o.idle_timeout_ms)
+        run->o.idle_timeout_ms = SBXI_RUN_IDLE;
+    if (!run->o.ttl_ms)
+        run->o.ttl_ms = SBXI_RUN_TTL;
+    if (!run->o.shell)
+        run->o.shell = "/bin/bash";
+    if (!run->o.max_output)
+        run->o.max_output = SBXI_MAX_OUTPUT;
+    return st;
+}
+
+/* The members that both ways of running share. */
+static void sbxi_run_json(sbx_json_writer *w, const sbxi_run *run)
+{
+    const char *const *env = run->o.env;
+    sbxi_json_text(w, "command", run->command);
+    sbxi_json_text(w, "shell", run->o.shell);
+    if (env && *env) {
+        sbx_json_key(w, "env");
+        sbx_json_begin_object(w);
+        for (; *env; env++) {
+            const char *value = strchr(*env, '=');
+            sbx_json_key_len(w, *env, (size_t)(value - *env));
+            sbx_json_string(w, value + 1, strlen(value + 1));
+        }
+        sbx_json_end_object(w);
+    }
+    sbxi_json_text(w, "cwd", run->o.cwd);
+}
+
+/* ---- over HTTP ---- */
+
+static const sbxi_field sbxi_result_fields[] = {
+    {"stdout", SBXI_BYTES, offsetof(sbx_result, out)},
+    {"stderr", SBXI_BYTES, offsetof(sbx_result, err)},
+    {"exit_code", SBXI_INT, offsetof(sbx_result, exit_code)}};
+
+static const sbxi_record sbxi_result_record = {"", sizeof(sbx_result), sbxi_result_fields,
+                                               SBXI_COUNT(sbxi_result_fields), NULL, 0, 0, 0, NULL, 0};
+
+static void sbxi_run_http_json(sbx_json_writer *w, const void *from)
+{
+    const sbxi_run *run = (const sbxi_run *)from;
+    sbx_json_begin_object(w);
+    sbxi_run_json(w, run);
+    sbxi_json_seconds(w, "timeout", run->o.timeout_ms, 0);
+    sbx_json_end_object(w);
+}
+
+static sbx_status sbxi_run_http_done(const sbx_client *client, const sbxi_exchange *x, sbx_result **out,
+                                     sbx_error *err)
+{
+    void *object;
+    char *items;
+    size_t count;
+    sbx_status st = sbxi_decode(client, &x->answer, &sbxi_result_record, 0, &object, &items, &count, err);
+    if (st == SBX_OK)
+        *out = (sbx_result *)object;
+    return st;
+}
+
+#ifdef SBX_NO_WEBSOCKET
+
+static sbx_status sbxi_run_done(sbxi_request *r, void *out)
+{
+    return sbxi_run_http_done(r->op.client, &r->exchange, (sbx_result **)out, &r->op.error);
+}
+
+SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command,
+                                 const sbx_run_options *options, sbx_result **out, sbx_op **op,
+                                 sbx_error *err)
+{
+    sbxi_run run;
+    sbxi_request *r = NULL;
+    sbx_status st = sbxi_check_sandbox(sandbox, err);
+    *op = NULL;
+    *out = NULL;
+    if (st == SBX_OK)
+        st = sbxi_run_defaults(command, options, &run, err);
+    if (st == SBX_OK && (run.o.on_output || run.o.pty))
+        st = sbxi_fail(err, SBX_E_UNSUPPORTED,
+                       "on_output and pty need the WebSocket part: build without SBX_NO_WEBSOCKET");
+    if (st == SBX_OK)
+        st = sbxi_request_new(sandbox->client, &sbxi_request_type, "POST", sandbox->dataplane_url,
+                              "/execute", NULL, "", &run.o.call, &r, err);
+    if (st != SBX_OK)
+        return st;
+    st = sbxi_request_json(r, sbxi_run_http_json, &run, err);
+    if (st != SBX_OK) {
+        sbx_op_free(&r->op);
+        return st;
+    }
+    r->exchange.flags |= SBXI_FRESH | SBXI_SINGLE;
+    r->exchange.limit_ms = run.o.timeout_ms < 0 ? SBX_NONE : sbxi_after(10000, run.o.timeout_ms);
+    r->exchange.max_answer = run.o.max_output;
+    r->action = SBXI_INSIDE;
+    r->resource_type = "";
+    r->operation = "run";
+    r->done = sbxi_run_done;
+    r->out = out;
+    *op = &r->op;
+    return SBX_OK;
+}
+
+#else
+
+/* ---- over a WebSocket ---- */
+
+#define SBXI_FAILURES 5           /* attempts in a row that may fail */
+#define SBXI_BUDGET_MS 120000     /* for all of these together */
+#define SBXI_OPEN_MS 30000        /* for one attempt to connect */
+#define SBXI_PING_MS 30000        /* between two pings */
+#define SBXI_SILENCE_MS 60000     /* without an answer to a ping */
+#define SBXI_GRACE_MS 30000       /* past the command's own time-out before the caller gives up */
+#define SBXI_MESSAGES 256         /* handled in one step, so that other operations get their turn */
+
+typedef enum sbxi_command_state {
+    SBXI_COMMAND_START,
+    SBXI_COMMAND_CONNECT,
+    SBXI_COMMAND_STREAM,
+    SBXI_COMMAND_PAUSE,
+    SBXI_COMMAND_HTTP,
+    SBXI_COMMAND_EXITED
+} sbxi_command_state;
+
+/* stdout or stderr. */
+typedef struct sbxi_output {
+    uint64_t next; /* the offset that comes next */
+    uint64_t lost;
+    sbxi_buffer collected;
+} sbxi_output;
+
+struct sbx_command {
+    sbx_op op;
+    sbxi_exchange exchange; /* the upgrade, and the connection as long as it lasts */
+    sbxi_command_state state;
+    char *headers;
+    size_t headers_size;
+    char *execute; /* the first message */
+    size_t execute_size;
+    char *http_body; /* the same for HTTP; NULL: no falling back */
+    size_t http_body_size;
+    char id[64], key[25];
+    int64_t pid;
+    int sent, started; /* execute has left; the service has answered it */
+    int failures;
+    int busy; /* there may be more to do without waiting */
+    int64_t budget_end, wake, reload_at;
+    int64_t ping_at, heard_at; /* the next ping; when anything last arrived */
+    int64_t pinged_at;         /* the first ping without an answer; 0: none */
+
+    sbx_ws ws;
+    sbxi_buffer message; /* of which a part has arrived */
+    sbxi_buffer text;    /* unescaped texts of the current message */
+    unsigned char mask[32];
+    size_t mask_left;
+
+    sbxi_output output[2];
+    size_t max_output;
+    int discard;
+    sbx_output_fn on_output;
+    void *user;
+    int64_t timeout_ms;
+    int own_deadline;  /* the caller named none for the call */
+    int handle;        /* in the caller's hands: stops at each chunk */
+    sbx_chunk chunk;   /* len 0: none */
+    int exit_code, taken;
+    sbx_result **out; /* of sbx_run */
+};
+
+static void sbxi_execute_json(sbx_json_writer *w, const void *from)
+{
+    const sbxi_run *run = (const sbxi_run *)from;
+    sbx_json_begin_object(w);
+    sbxi_json_text(w, "type", "execute");
+    sbxi_run_json(w, run);
+    sbxi_json_seconds(w, "timeout_seconds", run->o.timeout_ms, 0);
+    sbxi_json_seconds(w, "idle_timeout_seconds", run->o.idle_timeout_ms, -1);
+    sbxi_json_seconds(w, "ttl_seconds", run->o.ttl_ms, -1);
+    sbx_json_key(w, "kill_on_disconnect");
+    sbx_json_boolean(w, run->o.kill_on_disconnect);
+    /* A pty has an end of its own; everything else shall not wait for input that never comes. */
+    sbx_json_key(w, run->o.pty ? "pty" : "close_stdin");
+    sbx_json_boolean(w, 1);
+    sbxi_json_text(w, "command_id", run->id);
+    sbx_json_end_object(w);
+}
+
+static void sbxi_reconnect_json(sbx_json_writer *w, const void *from)
+{
+    const sbx_command *c = (const sbx_command *)from;
+    sbx_json_begin_object(w);
+    sbxi_json_text(w, "type", "reconnect");
+    sbxi_json_text(w, "command_id", c->id);
+    sbx_json_key(w, "stdout_offset");
+    sbx_json_integer(w, (int64_t)c->output[0].next);
+    sbx_json_key(w, "stderr_offset");
+    sbx_json_integer(w, (int64_t)c->output[1].next);
+    sbx_json_end_object(w);
+}
+
+/* ---- connecting and losing ---- */
+
+static sbx_status sbxi_command_connect(sbx_command *c, int64_t now)
+{
+    unsigned char random[16];
+    int64_t left = c->budget_end - now;
+    sbx_status st = sbxi_random(c->op.client, random, sizeof(random), &c->op.error);
+    if (st != SBX_OK)
+        return st;
+    (void)sbxi_base64(random, sizeof(random), c->key);
+    c->exchange.upgrade_key = c->key;
+    c->exchange.limit_ms = left < 1 ? 1 : left < SBXI_OPEN_MS ? left : SBXI_OPEN_MS;
+    sbxi_exchange_again(&c->exchange, now);
+    c->state = SBXI_COMMAND_CONNECT;
+    return SBX_OK;
+}
+
+/* The connection, or the attempt to make one, is lost: op.error says why. SBX_OK: there will be
+   another attempt, after a pause unless at_once is 1. */
+static sbx_status sbxi_command_lost(sbx_command *c, int at_once)
+{
+    int64_t now = sbxi_now(c->op.client), delay;
+    sbx_error *err = &c->op.error;
+    sbxi_exchange_drop(&c->exchange);
+    if (c->failures == 0)
+        c->budget_end = sbxi_after(now, SBXI_BUDGET_MS);
+    c->failures++;
+    delay = (int64_t)500 << (c->failures < 5 ? c->failures - 1 : 4);
+    if (at_once && now - c->reload_at >= 500) {
+        c->reload_at = now; /* but not over and over */
+        delay = 0;
+    }
+    err->attempts = c->failures;
+    err->operation = c->started ? "reconnect" : "run";
+    if (c->failures > SBXI_FAILURES || delay >= c->budget_end - now) {
+        char last[300];
+        sbxi_copy(last, sizeof(last), err->message, strlen(err->message));
+        if (err->status == SBX_E_TIMEOUT)
+            err->status = SBX_E_CONNECTION;
+        (void)sbxi_format(err->message, sizeof(err->message),
+                          c->sent ? "lost the connection to the command %s, which may still be running: "
+                                    "%d attempts in a row failed, the last one so: %s"
+                                  : "the command %s was not started: %d attempts to connect failed, "
+                                    "the last one so: %s",
+                          c->id, c->failures, last);
+        return err->status;
+    }
+    sbxi_log(c->op.client, SBX_LOG_INFO, "command %s: %s; trying again in %l ms", c->id, err->message,
+             delay);
+    c->state = SBXI_COMMAND_PAUSE;
+    c->wake = now + delay;
+    return SBX_OK;
+}
+
+static sbx_status sbxi_command_broken(sbx_command *c, const char *why)
+{
+    (void)sbxi_fail(&c->op.error, SBX_E_CONNECTION, "%s port %d: %s", c->exchange.to.host,
+                    (int)c->exchange.to.port, why);
+    return sbxi_command_lost(c, 0);
+}
+
+/* The peer broke the protocol: to try again would change nothing. */
+static sbx_status sbxi_command_violation(sbx_command *c, sbx_status st, const char *problem)
+{
+    return sbxi_fail(&c->op.error, st, "%s port %d broke the protocol of command streams: %s",
+                     c->exchange.to.host, (int)c->exchange.to.port, problem ? problem : "");
+}
+
+/* ---- sending ---- */
+
+/* Queues a frame. */
+static sbx_status sbxi_command_frame(sbx_command *c, int opcode, const void *data, size_t len)
+{
+    sbxi_buffer *out = &c->exchange.connection->out;
+    const unsigned char *key;
+    sbx_status st;
+    if (c->mask_left == 0) {
+        st = sbxi_random(c->op.client, c->mask, sizeof(c->mask), &c->op.error);
+        if (st != SBX_OK)
+            return st;
+        c->mask_left = sizeof(c->mask);
+    }
+    key = c->mask + sizeof(c->mask) - c->mask_left;
+    c->mask_left -= 4;
+    st = sbxi_buffer_reserve(out, SBX_WS_HEADER_MAX + len);
+    if (st != SBX_OK)
+        return sbxi_fail_memory(&c->op.error);
+    out->end += sbx_ws_header((unsigned char *)out->data + out->end, opcode, 1, len, key);
+    sbx_ws_mask(out->data + out->end, data, len, key, 0);
+    out->end += len;
+    return SBX_OK;
+}
+
+/* The first message of a connection: execute, until the service has answered one. */
+static sbx_status sbxi_command_hello(sbx_command *c)
+{
+    char *json;
+    size_t size;
+    sbx_status st;
+    if (!c->started) {
+        if (!c->sent && c->timeout_ms >= 0 && c->own_deadline) {
+            c->op.limit_ms = sbxi_after(SBXI_GRACE_MS, c->timeout_ms);
+            c->op.deadline = sbxi_after(sbxi_now(c->op.client), c->op.limit_ms);
+        }
+        c->sent = 1;
+        return sbxi_command_frame(c, SBX_WS_TEXT, c->execute, c->execute_size - 1);
+    }
+    st = sbxi_json_make(&c->op.client->memory, sbxi_reconnect_json, c, &json, &size, &c->op.error);
+    if (st != SBX_OK)
+        return st;
+    st = sbxi_command_frame(c, SBX_WS_TEXT, json, size - 1);
+    sbxi_release(&c->op.client->memory, json, size);
+    return st;
+}
+
+/* Says goodbye as far as that goes without waiting, and lets go of the connection. */
+static void sbxi_command_goodbye(sbx_command *c)
+{
+    unsigned char payload[125];
+    sbxi_connection *connection = c->exchange.connection;
+    if (connection && c->state == SBXI_COMMAND_STREAM && !connection->ended) {
+        if (sbxi_command_frame(c, SBX_WS_CLOSE, payload, sbx_ws_close_payload(payload, 1000, "")) == SBX_OK)
+            (void)sbxi_connection_flush(connection, NULL);
+    }
+    sbxi_exchange_drop(&c->exchange);
+}
+
+/* ---- the upgrade ---- */
+
+static sbx_status sbxi_command_to_http(sbx_command *c)
+{
+    sbxi_exchange *x = &c->exchange;
+    /* ".../execute/ws" without its end is the HTTP endpoint. */
+    x->to.text[strlen(x->to.host) + 1 + strlen(x->to.target) - strlen("/ws")] = 0;
+    x->method = "POST";
+    x->upgrade_key = NULL;
+    x->has_body = 1;
+    x->content_type = "application/json";
+    x->before = x->after = "";
+    x->data = c->http_body;
+    x->data_len = c->http_body_size - 1;
+    x->max_answer = c->max_output;
+    x->limit_ms = c->timeout_ms < 0 ? SBX_NONE : sbxi_after(10000, c->timeout_ms);
+    sbxi_exchange_again(x, 0);
+    c->state = SBXI_COMMAND_HTTP;
+    sbxi_log(c->op.client, SBX_LOG_WARNING, "the service has no WebSocket endpoint: using HTTP");
+    return SBX_OK;
+}
+
+/* The upgrade was answered. */
+static sbx_status sbxi_command_upgraded(sbx_command *c)
+{
+    sbxi_exchange *x = &c->exchange;
+    int64_t now = sbxi_now(c->op.client);
+    if (x->status == 404 && !c->sent && c->http_body)
+        return sbxi_command_to_http(c);
+    if (x->status != 101) {
+        sbx_status st = sbxi_service_error(x, SBXI_UPGRADE, "", c->started ? "reconnect" : "run",
+                                           &c->op.error);
+        if (x->status == 500 || (x->status >= 502 && x->status <= 504))
+            return sbxi_command_lost(c, 0);
+        if (x->status == 404 && !c->sent)
+            (void)sbxi_format(c->op.error.message, sizeof(c->op.error.message),
+                              "the service has no WebSocket endpoint at %s (HTTP 404), which output "
+                              "callbacks and command handles need", x->to.target);
+        return st;
+    }
+    if (x->upgrade_ok != 3 || !x->accept_ok || x->protocol_offered)
+        return sbxi_command_violation(c, SBX_E_PROTOCOL, "the WebSocket handshake was not accepted "
+                                                         "as RFC 6455 says");
+    sbx_ws_init(&c->ws, SBX_WS_CLIENT, c->op.client->max_message);
+    sbxi_buffer_consume(&c->message, sbxi_buffer_len(&c->message));
+    c->state = SBXI_COMMAND_STREAM;
+    c->heard_at = now;
+    c->ping_at = now + SBXI_PING_MS;
+    c->pinged_at = 0;
+    return sbxi_command_hello(c);
+}
+
+/* ---- receiving ---- */
+
+typedef enum sbxi_message_type {
+    SBXI_MESSAGE_OTHER,
+    SBXI_MESSAGE_STARTED,
+    SBXI_MESSAGE_STDOUT,
+    SBXI_MESSAGE_STDERR,
+    SBXI_MESSAGE_EXIT,
+    SBXI_MESSAGE_ERROR
+} sbxi_message_type;
+
+/* One message from the service. The texts are lent like those of the reader's events. */
+typedef struct sbxi_message {
+    sbxi_message_type type;
+    const char *data, *id, *error_type, *error;
+    size_t data_len, id_len, error_type_len, error_len;
+    int64_t offset, pid, exit_code;
+    int has_offset;
+} sbxi_message;
+
+static sbxi_message_type sbxi_message_type_of(const char *text, size_t len)
+{
+    static const char *const names[] = {"", "started", "stdout", "stderr", "exit", "error"};
+    int i;
+    for (i = 1; i < SBXI_COUNT(names); i++)
+        if (strlen(names[i]) == len && memcmp(names[i], text, len) == 0)
+            return (sbxi_message_type)i;
+    return SBXI_MESSAGE_OTHER;
+}
+
+typedef enum sbxi_message_key {
+    SBXI_KEY_OTHER,
+    SBXI_KEY_TYPE,
+    SBXI_KEY_DATA,
+    SBXI_KEY_OFFSET,
+    SBXI_KEY_ID,
+    SBXI_KEY_PID,
+    SBXI_KEY_EXIT_CODE,
+    SBXI_KEY_ERROR_TYPE,
+    SBXI_KEY_ERROR
+} sbxi_message_key;
+
+static sbxi_message_key sbxi_message_key_of(const char *text, size_t len)
+{
+    static const char *const names[] = {"",    "type",      "data",       "offset", "command_id",
+                                        "pid", "exit_code", "error_type", "error"};
+    int i;
+    for (i = 1; i < SBXI_COUNT(names); i++)
+        if (strlen(names[i]) == len && memcmp(names[i], text, len) == 0)
+            return (sbxi_message_key)i;
+    return SBXI_KEY_OTHER;
+}
+
+/* A member's text. What lies in the scratch is kept there until the whole message is read. */
+static void sbxi_message_text(sbxi_message *m, sbxi_message_key key, sbx_json *j,
+                              const sbx_json_event *e)
+{
+    if (e->text == j->scratch) {
+        j->scratch += e->len;
+        j->cap -= e->len;
+    }
+    if (key == SBXI_KEY_TYPE) {
+        m->type = sbxi_message_type_of(e->text, e->len);
+    } else if (key == SBXI_KEY_DATA) {
+        m->data = e->text;
+        m->data_len = e->len;
+    } else if (key == SBXI_KEY_ID) {
+        m->id = e->text;
+        m->id_len = e->len;
+    } else if (key == SBXI_KEY_ERROR_TYPE) {
+        m->error_type = e->text;
+        m->error_type_len = e->len;
+    } else if (key == SBXI_KEY_ERROR) {
+        m->error = e->text;
+        m->error_len = e->len;
+    }
+}
+
+static void sbxi_message_integer(sbxi_message *m, sbxi_message_key key, int64_t value)
+{
+    if (key == SBXI_KEY_OFFSET && value >= 0) {
+        m->offset = value;
+        m->has_offset = 1;
+    } else if (key == SBXI_KEY_PID) {
+        m->pid = value;
+    } else if (key == SBXI_KEY_EXIT_CODE) {
+        m->exit_code = value;
+    }
+}
+
+/* Reads a whole message. Members of an unexpected type count as absent. */
+static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len, sbxi_message *m)
+{
+    sbx_json j;
+    sbx_json_event e;
+    sbxi_message_key key = SBXI_KEY_OTHER;
+    size_t at = 0;
+    sbx_status st;
+    memset(m, 0, sizeof(*m));
+    m->exit_code = -1;
+    c->text.start = c->text.end = 0;
+    if (sbxi_buffer_reserve(&c->text, len + 16) != SBX_OK)
+        return sbxi_fail_memory(&c->op.error);
+    sbx_json_init(&j, c->text.data, c->text.cap);
+    for (;;) {
+        size_t used = 0;
+        st = sbx_json_read(&j, data + at, len - at, &used, &e);
+        at += used;
+        if (st == SBX_AGAIN)
+            st = sbx_json_finish(&j, &e);
+        if (st != SBX_OK)
+            break;
+        if (e.type == SBX_JSON_KEY)
+            key = e.depth == 1 && !e.partial ? sbxi_message_key_of(e.text, e.len) : SBXI_KEY_OTHER;
+        else if (e.type == SBX_JSON_STRING && e.depth == 1 && !e.partial)
+            sbxi_message_text(m, key, &j, &e);
+        else if (e.type == SBX_JSON_INTEGER && e.depth == 1)
+            sbxi_message_integer(m, key, e.integer);
+    }
+    if (st == SBX_END)
+        return SBX_OK;
+    return sbxi_command_violation(c, st, j.problem ? j.problem : "a message is not complete JSON");
+}
+
+/* Output has arrived: drops what is known already, counts what is missing, gives the rest. */
+static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
+{
+    int i = m->type == SBXI_MESSAGE_STDERR;
+    sbxi_output *o = &c->output[i];
+    uint64_t offset = m->has_offset ? (uint64_t)m->offset : o->next, lost = 0;
+    const char *data = m->data;
+    size_t len = m->data ? m->data_len : 0;
+    c->failures = 0;
+    if (offset < o->next) {
+        uint64_t known = o->next - offset;
+        if (known >= len)
+            return SBX_OK;
+        data += known;
+        len -= (size_t)known;
+        offset = o->next;
+    }
+    lost = offset - o->next;
+    o->lost += lost;
+    o->next = offset + len;
+    if (len == 0)
+        return SBX_OK;
+    if (!c->discard) {
+        size_t all = sbxi_buffer_len(&c->output[0].collected) + sbxi_buffer_len(&c->output[1].collected);
+        if (len > c->max_output - all)
+            return sbxi_fail(&c->op.error, SBX_E_TOO_BIG,
+                             "the command's output is longer than %l bytes (max_output): raise it, or "
+                             "take the output by on_output with discard_output", (int64_t)c->max_output);
+        if (sbxi_buffer_append(&o->collected, data, len) != SBX_OK)
+            return sbxi_fail_memory(&c->op.error);
+    }
+    if (c->on_output && c->on_output(c->user, i ? SBX_STDERR : SBX_STDOUT, data, len) != 0)
+        return sbxi_fail(&c->op.error, SBX_E_ABORTED, "the output callback ended the call");
+    if (c->handle) {
+        c->chunk.stream = i ? SBX_STDERR : SBX_STDOUT;
+        c->chunk.data = data;
+        c->chunk.len = len;
+        c->chunk.offset = offset;
+        c->chunk.lost = lost;
+    }
+    return SBX_OK;
+}
+
+static sbx_status sbxi_command_error(sbx_command *c, const sbxi_message *m)
+{
+    sbx_error *err = &c->op.error;
+    char type[64] = "CommandError", text[400];
+    int gone;
+    if (m->error_type_len)
+        sbxi_copy(type, sizeof(type), m->error_type, m->error_type_len);
+    sbxi_copy(text, sizeof(text), m->error ? m->error : "", m->error_len);
+    gone = strcmp(type, "CommandNotFound") == 0 || strcmp(type, "SessionExpired") == 0;
+    if (strcmp(type, "CommandTimeout") == 0)
+        (void)sbxi_fail(err, SBX_E_COMMAND_TIMEOUT, "the command was killed: %s",
+                        *text ? text : "it ran longer than its timeout_ms");
+    else
+        (void)sbxi_fail(err, SBX_E_OPERATION, "%s%s%s", *text ? text : "the service reported ",
+                        *text ? "" : type, gone ? " (the service does not know the command any more)" : "");
+    err->operation = gone && c->started ? "reconnect" : "command";
+    sbxi_copy(err->error_type, sizeof(err->error_type), type, strlen(type));
+    return err->status;
+}
+
+static sbx_status sbxi_command_started(sbx_command *c, const sbxi_message *m)
+{
+    int ours = m->id_len == strlen(c->id) && memcmp(m->id, c->id, m->id_len) == 0;
+    if (!c->started) {
+        /* A service that does not know of our ids names the command itself. */
+        if (m->id_len && !ours)
+            sbxi_copy(c->id, sizeof(c->id), m->id, m->id_len);
+    } else if (!ours) {
+        return SBX_OK;
+    }
+    c->started = 1;
+    c->failures = 0;
+    if (m->pid > 0)
+        c->pid = m->pid;
+    return SBX_OK;
+}
+
+static sbx_status sbxi_command_message(sbx_command *c, const char *data, size_t len)
+{
+    sbxi_message m;
+    sbx_status st = sbxi_message_read(c, data, len, &m);
+    if (st != SBX_OK)
+        return st;
+    switch (m.type) {
+    case SBXI_MESSAGE_STARTED:
+        return sbxi_command_started(c, &m);
+    case SBXI_MESSAGE_STDOUT:
+    case SBXI_MESSAGE_STDERR:
+        return sbxi_command_output(c, &m);
+    case SBXI_MESSAGE_EXIT:
+        c->exit_code = m.exit_code < INT_MIN || m.exit_code > INT_MAX ? -1 : (int)m.exit_code;
+        sbxi_command_goodbye(c);
+        c->state = SBXI_COMMAND_EXITED;
+        return SBX_OK;
+    case SBXI_MESSAGE_ERROR:
+        return sbxi_command_error(c, &m);
+    default:
+        return SBX_OK;
+    }
+}
+
+/* One event of the WebSocket. SBX_OK: go on, perhaps in another state. */
+static sbx_status sbxi_command_event(sbx_command *c, const sbx_ws_event *e)
+{
+    char why[64];
+    sbx_status st;
+    switch (e->opcode) {
+    case SBX_WS_PING:
+        /* Only the latest of a flood of pings needs an answer (RFC 6455, 5.5.3). */
+        if (sbxi_buffer_len(&c->exchange.connection->out) > 4096)
+            return SBX_OK;
+        return sbxi_command_frame(c, SBX_WS_PONG, e->data, e->len);
+    case SBX_WS_PONG:
+        c->pinged_at = 0;
+        return SBX_OK;
+    case SBX_WS_CLOSE:
+        (void)sbxi_format(why, sizeof(why), "the connection was closed with code %d", e->close_code);
+        (void)sbxi_fail(&c->op.error, e->close_code == 1001 ? SBX_E_SERVER_RELOAD : SBX_E_CONNECTION,
+                        "%s port %d: %s before the command's end", c->exchange.to.host,
+                        (int)c->exchange.to.port, why);
+        c->op.error.close_code = e->close_code;
+        sbxi_command_goodbye(c);
+        return sbxi_command_lost(c, e->close_code == 1001);
+    default:
+        if (e->first)
+            c->message.start = c->message.end = 0;
+        if (e->first && e->last)
+            return sbxi_command_message(c, e->data, e->len);
+        st = sbxi_buffer_append(&c->message, e->data, e->len);
+        if (st != SBX_OK)
+            return sbxi_fail_memory(&c->op.error);
+        return e->last ? sbxi_command_message(c, sbxi_buffer_data(&c->message),
+                                              sbxi_buffer_len(&c->message))
+                       : SBX_OK;
+    }
+}
+
+/* The next event, read from the connection if need be. SBX_OK: handled, there may be more. */
+static sbx_status sbxi_command_receive(sbx_command *c, int64_t now)
+{
+    sbxi_connection *connection = c->exchange.connection;
+    sbx_ws_event e;
+    size_t used = 0;
+    sbx_status st = sbx_ws_read(&c->ws, sbxi_buffer_data(&connection->in),
+                                sbxi_buffer_len(&connection->in), &used, &e);
+    sbxi_buffer_consume(&connection->in, used);
+    if (st == SBX_OK)
+        return sbxi_command_event(c, &e);
+    if (st != SBX_AGAIN)
+        return sbxi_command_violation(c, st < 0 ? st : SBX_E_PROTOCOL, c->ws.problem);
+    st = sbxi_connection_fill(connection, &c->op.error);
+    if (st == SBX_END)
+        return sbxi_command_broken(c, "the connection ended before the command did");
+    if (st == SBX_OK)
+        c->heard_at = now;
+    else if (st != SBX_AGAIN)
+        return st == SBX_E_MEMORY ? st : sbxi_command_lost(c, 0);
+    return st;
+}
+
+/* Pings, and gives a silent connection up. SBX_OK: go on, perhaps in another state. */
+static sbx_status sbxi_command_keepalive(sbx_command *c, int64_t now)
+{
+    int64_t since = c->pinged_at > c->heard_at ? c->pinged_at : c->heard_at;
+    if (c->pinged_at && now - since >= SBXI_SILENCE_MS)
+        return sbxi_command_broken(c, "no answer to a ping within 60 seconds");
+    if (now < c->ping_at)
+        return SBX_OK;
+    c->ping_at = now + SBXI_PING_MS;
+    if (!c->pinged_at)
+        c->pinged_at = now;
+    return sbxi_command_frame(c, SBX_WS_PING, "", 0);
+}
+
+/* SBX_OK: sent what there was, or the connection is lost and will come back. SBX_AGAIN: not all. */
+static sbx_status sbxi_command_flush(sbx_command *c)
+{
+    sbx_status st = sbxi_connection_flush(c->exchange.connection, &c->op.error);
+    return st == SBX_OK || st == SBX_AGAIN || st == SBX_E_MEMORY ? st : sbxi_command_lost(c, 0);
+}
+
+/* Handles what has arrived. SBX_OK: there may be more, or the state is another; SBX_AGAIN: wait. */
+static sbx_status sbxi_command_stream(sbx_command *c, int64_t now)
+{
+    sbx_status st = SBX_OK;
+    int i;
+    for (i = 0; i < SBXI_MESSAGES && st == SBX_OK; i++) {
+        st = sbxi_command_receive(c, now);
+        if (c->state != SBXI_COMMAND_STREAM || c->chunk.len)
+            return st;
+    }
+    if (st != SBX_OK && st != SBX_AGAIN)
+        return st;
+    if (st == SBX_AGAIN) {
+        sbx_status alive = sbxi_command_keepalive(c, now);
+        if (alive != SBX_OK || c->state != SBXI_COMMAND_STREAM)
+            return alive;
+    }
+    if (sbxi_buffer_len(&c->exchange.connection->out) > 0 || c->exchange.connection->stream->methods->flush) {
+        sbx_status flushed = sbxi_command_flush(c);
+        if (flushed < 0 || c->state != SBXI_COMMAND_STREAM)
+            return flushed;
+    }
+    return st;
+}
+
+/* ---- the operation ---- */
+
+/* The collected output becomes the result's, without a copy. */
+static sbx_status sbxi_command_give(sbx_command *c, sbx_result **out)
+{
+    sbx_result *result = (sbx_result *)sbxi_object(&c->op.client->memory, sizeof(*result));
+    int i;
+    for (i = 0; result && i < 2; i++) {
+        sbxi_buffer *b = &c->output[i].collected;
+        if (sbxi_buffer_len(b) && sbxi_buffer_append(b, "", 1) != SBX_OK) {
+            sbx_free(result);
+            result = NULL;
+        }
+    }
+    if (!result)
+        return sbxi_fail_memory(&c->op.error);
+    result->exit_code = c->exit_code;
+    result->out = result->err = "";
+    result->out_lost = c->output[0].lost;
+    result->err_lost = c->output[1].lost;
+    for (i = 0; i < 2; i++) {
+        sbxi_buffer *b = &c->output[i].collected;
+        size_t len = sbxi_buffer_len(b);
+        if (!len)
+            continue;
+        *(i ? &result->err : &result->out) = sbxi_buffer_data(b);
+        *(i ? &result->err_len : &result->out_len) = len - 1;
+        sbxi_object_attach(result, i, b->data, b->cap);
+        sbxi_buffer_init(b, b->memory, b->ceiling);
+    }
+    c->taken = 1;
+    *out = result;
+    return SBX_OK;
+}
+
+/* One pass through the current state. SBX_OK: go on; SBX_AGAIN: wait. */
+static sbx_status sbxi_command_pass(sbx_command *c)
+{
+    int64_t now = sbxi_now(c->op.client);
+    sbx_status st;
+    switch (c->state) {
+    case SBXI_COMMAND_START:
+        c->budget_end = sbxi_after(now, SBXI_BUDGET_MS);
+        return sbxi_command_connect(c, now);
+    case SBXI_COMMAND_CONNECT:
+        st = sbxi_exchange_step(&c->exchange, now, &c->op.error);
+        if (st == SBX_OK)
+            return sbxi_command_upgraded(c);
+        if (st == SBX_E_CONNECTION || st == SBX_E_CONNECT || st == SBX_E_RESOLVE || st == SBX_E_TIMEOUT)
+            return sbxi_command_lost(c, 0);
+        return st;
+    case SBXI_COMMAND_PAUSE:
+        return now < c->wake ? SBX_AGAIN : sbxi_command_connect(c, now);
+    case SBXI_COMMAND_STREAM:
+        return sbxi_command_stream(c, now);
+    case SBXI_COMMAND_HTTP:
+        st = sbxi_exchange_step(&c->exchange, now, &c->op.error);
+        if (st != SBX_OK)
+            return st;
+        if (c->exchange.status < 200 || c->exchange.status > 299)
+            return sbxi_service_error(&c->exchange, SBXI_INSIDE, "", "run", &c->op.error);
+        c->state = SBXI_COMMAND_EXITED;
+        c->taken = 1;
+        return sbxi_run_http_done(c->op.client, &c->exchange, c->out, &c->op.error);
+    default:
+        return SBX_OK;
+    }
+}
+
+static sbx_status sbxi_command_step(sbx_op *op)
+{
+    sbx_command *c = (sbx_command *)op;
+    int i;
+    c->busy = 0;
+    for (i = 0; i < 8; i++) {
+        sbx_status st;
+        if (c->chunk.len)
+            return SBX_AGAIN; /* until the caller has taken it */
+        if (c->state == SBXI_COMMAND_EXITED)
+            return c->out && !c->taken ? sbxi_command_give(c, c->out) : SBX_OK;
+        st = sbxi_command_pass(c);
+        if (st != SBX_OK) {
+            if (st != SBX_AGAIN && !*op->error.operation)
+                op->error.operation = "run";
+            return st;
+        }
+    }
+    c->busy = 1;
+    return SBX_AGAIN;
+}
+
+static int sbxi_command_wants(sbx_op *op, sbx_item *items, int cap, int64_t *wake)
+{
+    sbx_command *c = (sbx_command *)op;
+    sbxi_connection *connection = c->exchange.connection;
+    int64_t at = c->busy || c->state == SBXI_COMMAND_START ? 0 : SBXI_FOREVER, sleep_ms = SBX_NONE;
+    int n = 0;
+    if (c->state == SBXI_COMMAND_CONNECT || c->state == SBXI_COMMAND_HTTP) {
+        n = sbxi_exchange_wants(&c->exchange, items, cap, wake);
+    } else if (c->state == SBXI_COMMAND_PAUSE) {
+        at = c->wake < at ? c->wake : at;
+    } else if (c->state == SBXI_COMMAND_STREAM) {
+        unsigned want = sbxi_buffer_len(&connection->out) ? SBX_READ | SBX_WRITE : SBX_READ;
+        int64_t since = c->pinged_at > c->heard_at ? c->pinged_at : c->heard_at;
+        n = sbxi_connection_wants(connection, want, items, cap, &sleep_ms);
+        if (sleep_ms >= 0 && sbxi_after(sbxi_now(op->client), sleep_ms) < at)
+            at = sbxi_after(sbxi_now(op->client), sleep_ms);
+        if (c->ping_at < at)
+            at = c->ping_at;
+        if (c->pinged_at && since + SBXI_SILENCE_MS < at)
+            at = since + SBXI_SILENCE_MS;
+    }
+    if (at < *wake)
+        *wake = at;
+    return n;
+}
+
+static void sbxi_command_dispose(sbx_op *op)
+{
+    sbx_command *c = (sbx_command *)op;
+    const sbx_allocator *memory = &op->client->memory;
+    sbxi_command_goodbye(c);
+    sbxi_exchange_free(&c->exchange);
+    sbxi_buffer_free(&c->message);
+    sbxi_buffer_free(&c->text);
+    sbxi_buffer_free(&c->output[0].collected);
+    sbxi_buffer_free(&c->output[1].collected);
+    sbxi_release(memory, c->execute, c->execute_size);
+    sbxi_release(memory, c->http_body, c->http_body_size);
+    if (c->headers)
+        sbxi_wipe(c->headers, c->headers_size);
+    sbxi_release(memory, c->headers, c->headers_size);
+}
+
+static int sbxi_command_pending(const sbx_op *op)
+{
+    return ((const sbx_command *)op)->chunk.len > 0;
+}
+
+static const sbxi_op_type sbxi_command_type = {sizeof(sbx_command), sbxi_command_step,
+                                               sbxi_command_wants, sbxi_command_dispose,
+                                               sbxi_command_pending};
+
+/* ---- starting ---- */
+
+static void sbxi_command_set(sbx_command *c, const sbxi_run *run)
+{
+    const sbx_allocator *memory = &c->op.client->memory;
+    size_t ceiling = run->o.max_output < SIZE_MAX ? run->o.max_output + 1 : SIZE_MAX;
+    sbxi_buffer_init(&c->message, memory, c->op.client->max_message);
+    sbxi_buffer_init(&c->text, memory, SIZE_MAX);
+    sbxi_buffer_init(&c->output[0].collected, memory, ceiling);
+    sbxi_buffer_init(&c->output[1].collected, memory, ceiling);
+    c->max_output = run->o.max_output;
+    c->discard = run->o.discard_output;
+    c->on_output = run->o.on_output;
+    c->user = run->o.user;
+    c->timeout_ms = run->o.timeout_ms;
+    c->own_deadline = run->o.call.timeout_ms == 0;
+    c->reload_at = -500;
+}
+
+/* What can fail: the command's id, the requests, the address. */
+static sbx_status sbxi_command_prepare(sbx_command *c, const sbx_sandbox *sandbox, sbxi_run *run,
+                                       int may_use_http, sbx_error *err)
+{
+    sbx_client *client = c->op.client;
+    unsigned char random[10];
+    sbx_status st = sbxi_random(client, random, sizeof(random), err);
+    if (st != SBX_OK)
+        return st;
+    sbxi_uuid7(c->id, sbxi_wall(client), random);
+    run->id = c->id;
+    st = sbxi_headers_make(&client->memory, run->o.call.headers, client->headers, &c->headers,
+                           &c->headers_size, err);
+    if (st == SBX_OK)
+        st = sbxi_address_make(&c->exchange.to, client, sandbox->dataplane_url, "/execute/ws", NULL, "",
+                               err);
+    if (st == SBX_OK)
+        st = sbxi_json_make(&client->memory, sbxi_execute_json, run, &c->execute, &c->execute_size, err);
+    if (st == SBX_OK && may_use_http)
+        st = sbxi_json_make(&client->memory, sbxi_run_http_json, run, &c->http_body,
+                            &c->http_body_size, err);
+    c->exchange.headers = c->headers;
+    c->exchange.flags = SBXI_FRESH | SBXI_SINGLE;
+    return st;
+}
+
+static sbx_status sbxi_command_new(const sbx_sandbox *sandbox, const char *command,
+                                   const sbx_run_options *options, int handle, sbx_command **out,
+                                   sbx_error *err)
+{
+    sbxi_run run;
+    sbx_op *op = NULL;
+    sbx_command *c;
+    sbx_status st = sbxi_check_sandbox(sandbox, err);
+    *out = NULL;
+    if (st == SBX_OK)
+        st = sbxi_run_defaults(command, options, &run, err);
+    if (st == SBX_OK)
+        st = sbxi_op_new(sandbox->client, &sbxi_command_type, &run.o.call, SBX_NONE, &op, err);
+    if (st != SBX_OK)
+        return st;
+    c = (sbx_command *)op;
+    c->handle = handle;
+    sbxi_exchange_init(&c->exchange, sandbox->client, "GET");
+    sbxi_command_set(c, &run);
+    st = sbxi_command_prepare(c, sandbox, &run, !handle && !run.o.on_output && !run.o.pty, err);
+    if (st != SBX_OK) {
+        sbx_op_free(op);
+        return st;
+    }
+    *out = c;
+    return SBX_OK;
+}
+
+SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command,
+                                 const sbx_run_options *options, sbx_result **out, sbx_op **op,
+                                 sbx_error *err)
+{
+    sbx_command *c;
+    sbx_status st = sbxi_command_new(sandbox, command, options, 0, &c, err);
+    *out = NULL;
+    *op = NULL;
+    if (st == SBX_OK) {
+        c->out = out;
+        *op = &c->op;
+    }
+    return st;
+}
+
+/* ---- handles ---- */
+
+SBX_API sbx_status sbx_command_start(const sbx_sandbox *sandbox, const char *command,
+                                     const sbx_run_options *options, sbx_command **out,
+                                     sbx_error *err)
+{
+    return sbxi_command_new(sandbox, command, options, 1, out, err);
+}
+
+SBX_API sbx_status sbx_command_next(sbx_command *command, sbx_chunk *chunk, int64_t timeout_ms,
+                                    sbx_error *err)
+{
+    sbx_status st;
+    if (!command->op.stepping)
+        memset(&command->chunk, 0, sizeof(command->chunk)); /* the one before was taken */
+    memset(chunk, 0, sizeof(*chunk));
+    st = sbx_op_wait(&command->op, timeout_ms, err);
+    if (st != SBX_OK)
+        return st;
+    *chunk = command->chunk;
+    return chunk->len ? SBX_OK : SBX_END;
+}
+
+SBX_API sbx_status sbx_command_result(sbx_command *command, sbx_result **out, sbx_error *err)
+{
+    sbx_chunk chunk;
+    sbx_status st;
+    *out = NULL;
+    if (command->taken)
+        return sbxi_fail(err, SBX_E_ARGUMENT, "the result of this command was taken before");
+    do
+        st = sbx_command_next(command, &chunk, SBX_NONE, err);
+    while (st == SBX_OK);
+    if (st != SBX_END)
+        return st;
+    st = sbxi_command_give(command, out);
+    if (st != SBX_OK && err)
+        *err = command->op.error;
+    return st;
+}
+
+SBX_API const char *sbx_command_id(const sbx_command *command)
+{
+    return command->id;
+}
+
+SBX_API int64_t sbx_command_pid(const sbx_command *command)
+{
+    return command->pid;
+}
+
+SBX_API sbx_op *sbx_command_op(sbx_command *command)
+{
+    return &command->op;
+}
+
+SBX_API void sbx_command_free(sbx_command *command)
+{
+    if (command)
+        sbx_op_free(&command->op);
+}
+
+#endif /* SBX_NO_WEBSOCKET */
+
+SBX_API sbx_status sbx_run(const sbx_sandbox *sandbox, const char *command,
+                           const sbx_run_options *options, sbx_result **out, sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_run_start(sandbox, command, options, out, &op, err), &op, err);
+}
+
+/* ==== src/client.c ============================================================================ */
+
+/* client: configuration, the environment, and the life of a client.
+
+   Promises: one function resolves the defaults, one validates; the key is wiped at the end. */
+
+#define SBXI_DEFAULT_ENDPOINT "https://api.smith.langchain.com"
+#define SBXI_ENDPOINT_PATH "/v2/sandboxes"
+
+/* ---- the environment ---- */
+
+#ifndef SBX_NO_ENV
+/* The value of LANGSMITH_suffix, else of LANGCHAIN_suffix; NULL where both are blank. */
+static const char *sbxi_env(const char *langsmith, const char *langchain)
+{
+    const char *value = getenv(langsmith);
+    if (!value || !value[strspn(value, " \t\r\n\v\f")])
+        value = getenv(langchain);
+    return value && value[strspn(value, " \t\r\n\v\f")] ? value : NULL;
+}
+#endif
+
+/* ---- checks and defaults ---- */
+
+static sbx_status sbxi_config_check(const sbx_config *config, sbx_error *err)
+{
+    const sbx_transport *t = config ? config->transport : NULL;
+    if (!config)
+        return sbxi_fail_argument(err, "config", "is required");
+    if (!t)
+        return sbxi_fail_argument(err, "transport",
+                                  "is required: sbx_posix() of sandbox_posix.h is one");
+    if (!t->dial || !t->now_ms || !t->entropy)
+        return sbxi_fail_argument(err, "transport", "must have the hooks dial, now_ms and entropy");
+    if (!config->allocator.resize && config->allocator.user)
+        return sbxi_fail_argument(err, "allocator", "has a user pointer but no resize function");
+#ifdef SBX_NO_STDLIB
+    if (!config->allocator.resize)
+        return sbxi_fail_argument(err, "allocator", "is required in a build with SBX_NO_STDLIB");
+#endif
+    if (config->max_retries < SBX_NONE)
+        return sbxi_fail_argument(err, "max_retries", "must be 0, SBX_NONE or positive");
+    if (config->api_key && (!sbxi_http1_value(config->api_key, strlen(config->api_key)) ||
+                            sbxi_has_control(config->api_key)))
+        return sbxi_fail_argument(err, "api_key", "must not hold control characters or line breaks");
+    return sbxi_check_time("timeout_ms", config->timeout_ms, err);
+}
+
+static void sbxi_config_defaults(sbx_client *c, const sbx_config *config)
+{
+    c->transport = config->transport;
+    c->timeout_ms = config->timeout_ms ? config->timeout_ms : 10000;
+    c->max_retries = config->max_retries == 0 ? 3 : config->max_retries < 0 ? 0 : config->max_retries;
+    c->max_body = config->max_body ? config->max_body : SBXI_MAX_BODY;
+    if (c->max_body > SIZE_MAX / 2)
+        c->max_body = SIZE_MAX / 2;
+    c->max_message = config->max_message ? config->max_message : SBXI_MAX_MESSAGE;
+    c->log = config->log;
+    c->log_user = config->log_user;
+}
+
+/* Copies a, then b, without white space around the whole and without slashes at its end. */
+static char *sbxi_join_trimmed(const sbx_allocator *memory, const char *a, const char *b)
+{
+    size_t a_len, b_len = strlen(b);
+    char *text;
+    a += strspn(a, " \t\r\n\v\f");
+    a_len = strlen(a);
+    while (a_len && strchr(" \t\r\n\v\f", a[a_len - 1]))
+        a_len--;
+    while (a_len && a[a_len - 1] == '/')
+        a_len--;
+    text = (char *)sbxi_alloc(memory, a_len + b_len + 1);
+    if (text) {
+        memcpy(text, a, a_len);
+        memcpy(text + a_len, b, b_len + 1);
+    }
+    return text;
+}
+
+static sbx_status sbxi_client_endpoint(sbx_client *c, const char *endpoint, sbx_error *err)
+{
+    const char *problem = "", *suffix = "", *from = "endpoint";
+    sbx_url url;
+    if (!endpoint) {
+        suffix = SBXI_ENDPOINT_PATH;
+        endpoint = SBXI_DEFAULT_ENDPOINT;
+#ifndef SBX_NO_ENV
+        if (sbxi_env("LANGSMITH_ENDPOINT", "LANGCHAIN_ENDPOINT")) {
+            endpoint = sbxi_env("LANGSMITH_ENDPOINT", "LANGCHAIN_ENDPOINT");
+            from = "endpoint (from LANGSMITH_ENDPOINT)";
+        }
+#endif
+    }
+    c->endpoint = sbxi_join_trimmed(&c->memory, endpoint, suffix);
+    if (!c->endpoint)
+        return sbxi_fail_memory(err);
+    if (sbx_url_parse(c->endpoint, strlen(c->endpoint), &url, &problem) != SBX_OK)
+        return sbxi_fail_argument(err, from, problem);
+    if (url.query_len)
+        return sbxi_fail_argument(err, from, "must not have a query");
+    c->endpoint_tls = url.tls;
+    return SBX_OK;
+}
+
+static sbx_status sbxi_client_key(sbx_client *c, const char *key, sbx_error *err)
+{
+#ifndef SBX_NO_ENV
+    if (!key) {
+        key = sbxi_env("LANGSMITH_API_KEY", "LANGCHAIN_API_KEY");
+        if (key && !sbxi_http1_value(key, strlen(key)))
+            return sbxi_fail_argument(err, "api_key", "(from LANGSMITH_API_KEY) must not hold control "
+                                                      "characters or line breaks");
+    }
+#endif
+    if (key && *key) {
+        size_t size = strlen(key) + 1;
+        c->api_key = (char *)sbxi_alloc(&c->memory, size);
+        if (!c->api_key)
+            return sbxi_fail_memory(err);
+        memcpy(c->api_key, key, size);
+    }
+    return SBX_OK;
+}
+
+/* ---- life ---- */
+
+static void sbxi_client_free(sbx_client *c)
+{
+    sbx_allocator memory = c->memory;
+    if (c->api_key) {
+        size_t size = strlen(c->api_key) + 1;
+        sbxi_wipe(c->api_key, size);
+        sbxi_release(&memory, c->api_key, size);
+    }
+    if (c->headers) {
+        sbxi_wipe(c->headers, c->headers_size);
+        sbxi_release(&memory, c->headers, c->headers_size);
+    }
+    if (c->endpoint)
+        sbxi_release(&memory, c->endpoint, strlen(c->endpoint) + 1);
+    sbxi_release(&memory, c, sizeof(*c));
+}
+
+SBX_API sbx_status sbx_open(const sbx_config *config, sbx_client **out, sbx_error *err)
+{
+    sbx_allocator memory;
+    sbx_client *c;
+    sbx_status st;
+    sbxi_error_clear(err);
+    *out = NULL;
+    st = sbxi_config_check(config, err);
+    if (st != SBX_OK)
+        return st;
+    memory = config->allocator;
+#ifndef SBX_NO_STDLIB
+    if (!memory.resize)
+        memory.resize = sbxi_default_resize;
+#endif
+    c = (sbx_client *)sbxi_alloc(&memory, sizeof(*c));
+    if (!c)
+        return sbxi_fail_memory(err);
+    memset(c, 0, sizeof(*c));
+    c->memory = memory;
+    sbxi_config_defaults(c, config);
+    st = sbxi_headers_make(&c->memory, config->headers, NULL, &c->headers, &c->headers_size, err);
+    if (st == SBX_OK)
+        st = sbxi_client_endpoint(c, config->endpoint, err);
+    if (st == SBX_OK)
+        st = sbxi_client_key(c, config->api_key, err);
+    c->state = config->transport->user;
+    if (st == SBX_OK && config->transport->open) {
+        st = config->transport->open(config->transport->user, &c->state);
+        if (st != SBX_OK)
+            (void)sbxi_fail(err, st, "the transport could not be opened: %s", sbx_status_name(st));
+    }
+    if (st != SBX_OK) {
+        sbxi_client_free(c);
+        return st;
+    }
+    *out = c;
+    return SBX_OK;
+}
+
+SBX_API void sbx_close(sbx_client *client)
+{
+    if (!client)
+        return;
+    sbxi_pool_clear(client);
+    if (client->transport->close)
+        client->transport->close(client->state);
+    sbxi_client_free(client);
+}
+
+SBX_API sbx_status sbx_sandbox_at(sbx_client *client, const char *dataplane_url, sbx_sandbox **out,
+                                  sbx_error *err)
+{
+    const char *problem = "";
+    sbx_url url;
+    sbx_sandbox *sandbox;
+    size_t size;
+    *out = NULL;
+    sbxi_error_clear(err);
+    if (!dataplane_url)
+        return sbxi_fail_argument(err, "dataplane_url", "is required");
+    size = strlen(dataplane_url) + 1;
+    if (sbx_url_parse(dataplane_url, size - 1, &url, &problem) != SBX_OK)
+        return sbxi_fail_argument(err, "dataplane_url", problem);
+    if (url.query_len)
+        return sbxi_fail_argument(err, "dataplane_url", "must not have a query");
+    sandbox = (sbx_sandbox *)sbxi_object(&client->memory, sizeof(*sandbox) + size);
+    if (!sandbox)
+        return sbxi_fail_memory(err);
+    memcpy(sandbox + 1, dataplane_url, size);
+    sandbox->client = client;
+    sandbox->dataplane_url = (const char *)(sandbox + 1);
+    sandbox->state = SBX_STATE_READY;
+    sandbox->status = "ready";
+    sandbox->name = sandbox->id = sandbox->status_message = sandbox->template_name =
+        sandbox->snapshot_id = sandbox->created_at = sandbox->updated_at = "";
+    return SBX_OK;
+}
+
+#endif /* SBX_IMPLEMENTATION_DONE */
+#endif /* SANDBOX_IMPLEMENTATION */
+
+/*
+This software is available under two licenses: choose whichever you prefer.
+
+------------------------------------------------------------------------------
+ALTERNATIVE A - MIT License
+
+Copyright (c) 2026 the sandbox.h authors
+
+Permission is hereby granted, free of charge, to any person obtaining a copy of
+this software and associated documentation files (the "Software"), to deal in
+the Software without restriction, including without limitation the rights to
+use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies
+of the Software, and to permit persons to whom the Software is furnished to do
+so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all
+copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+SOFTWARE.
+
+------------------------------------------------------------------------------
+ALTERNATIVE B - Public Domain (www.unlicense.org)
+
+This is free and unencumbered software released into the public domain.
+
+Anyone is free to copy, modify, publish, use, compile, sell, or distribute this
+software, either in source code form or as a compiled binary, for any purpose,
+commercial or non-commercial, and by any means.
+
+In jurisdictions that recognize copyright laws, the author or authors of this
+software dedicate any and all copyright interest in the software to the public
+domain. We make this dedication for the benefit of the public at large and to
+the detriment of our heirs and successors. We intend this dedication to be an
+overt act of relinquishment in perpetuity of all present and future rights to
+this software under copyright law.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+AUTHORS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN
+ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION
+WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+*/

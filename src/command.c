@@ -1,0 +1,1074 @@
+/* command: runs commands in a sandbox over a WebSocket that may break at any time, or over HTTP.
+
+   Promises: each byte of output is given once and in order, or the number of lost ones is told;
+   nothing is run twice; a command whose connection is lost for good ends with an error that says so.
+   The life of a command is the table at sbxi_command_lost and the events that lead to it:
+
+     state     event                                  then
+     CONNECT   upgraded, not started yet              send execute            -> STREAM
+               upgraded, started before               send reconnect, offsets -> STREAM
+               404 before execute was ever sent       sbx_run without callbacks -> HTTP, else fails
+               500, 502, 503, 504, no connection      lost
+               any other answer                       fails
+     STREAM    started with our id                    failures = 0; the id and pid are known
+               stdout, stderr                         failures = 0; overlap dropped, gap counted
+               exit                                   -> EXITED
+               error                                  fails
+               close 1001                             lost, without a pause
+               any other close, end, reset, silence   lost
+     any       lost, failures <= 5, within the budget -> PAUSE 0.5 s, doubling up to 8 s -> CONNECT
+               lost otherwise                         fails */
+#include "internal.h"
+
+/* ---- options ---- */
+
+#define SBXI_RUN_TIMEOUT 60000
+#define SBXI_RUN_IDLE 300000
+#define SBXI_RUN_TTL 600000
+
+/* What the writers of requests take: the options with their defaults filled in. */
+typedef struct sbxi_run {
+    sbx_run_options o;
+    const char *command;
+    const char *id;
+} sbxi_run;
+
+static sbx_status sbxi_run_defaults(const char *command, const sbx_run_options *options, sbxi_run *run,
+                                    sbx_error *err)
+{
+    sbx_status st;
+    int i;
+    memset(run, 0, sizeof(*run));
+    if (options)
+        run->o = *options;
+    run->command = command;
+    if (!command || !*command)
+        return sbxi_fail_argument(err, "command", "is required and must not be empty");
+    st = sbxi_check_time("timeout_ms", run->o.timeout_ms, err);
+    if (st == SBX_OK)
+        st = sbxi_check_time("idle_timeout_ms", run->o.idle_timeout_ms, err);
+    if (st == SBX_OK)
+        st = sbxi_check_time("ttl_ms", run->o.ttl_ms, err);
+    if (st == SBX_OK && run->o.cwd)
+        st = sbxi_check_name("cwd", run->o.cwd, err);
+    if (st == SBX_OK && run->o.shell)
+        st = sbxi_check_name("shell", run->o.shell, err);
+    for (i = 0; st == SBX_OK && run->o.env && run->o.env[i]; i++)
+        if (strchr(run->o.env[i], '=') == NULL || run->o.env[i][0] == '=')
+            st = sbxi_fail_argument(err, "env", "must hold \"NAME=value\" texts");
+    if (!run->o.timeout_ms)
+        run->o.timeout_ms = SBXI_RUN_TIMEOUT;
+    if (!run->o.idle_timeout_ms)
+        run->o.idle_timeout_ms = SBXI_RUN_IDLE;
+    if (!run->o.ttl_ms)
+        run->o.ttl_ms = SBXI_RUN_TTL;
+    if (!run->o.shell)
+        run->o.shell = "/bin/bash";
+    if (!run->o.max_output)
+        run->o.max_output = SBXI_MAX_OUTPUT;
+    return st;
+}
+
+/* The members that both ways of running share. */
+static void sbxi_run_json(sbx_json_writer *w, const sbxi_run *run)
+{
+    const char *const *env = run->o.env;
+    sbxi_json_text(w, "command", run->command);
+    sbxi_json_text(w, "shell", run->o.shell);
+    if (env && *env) {
+        sbx_json_key(w, "env");
+        sbx_json_begin_object(w);
+        for (; *env; env++) {
+            const char *value = strchr(*env, '=');
+            sbx_json_key_len(w, *env, (size_t)(value - *env));
+            sbx_json_string(w, value + 1, strlen(value + 1));
+        }
+        sbx_json_end_object(w);
+    }
+    sbxi_json_text(w, "cwd", run->o.cwd);
+}
+
+/* ---- over HTTP ---- */
+
+static const sbxi_field sbxi_result_fields[] = {
+    {"stdout", SBXI_BYTES, offsetof(sbx_result, out)},
+    {"stderr", SBXI_BYTES, offsetof(sbx_result, err)},
+    {"exit_code", SBXI_INT, offsetof(sbx_result, exit_code)}};
+
+static const sbxi_record sbxi_result_record = {"", sizeof(sbx_result), sbxi_result_fields,
+                                               SBXI_COUNT(sbxi_result_fields), NULL, 0, 0, 0, NULL, 0};
+
+static void sbxi_run_http_json(sbx_json_writer *w, const void *from)
+{
+    const sbxi_run *run = (const sbxi_run *)from;
+    sbx_json_begin_object(w);
+    sbxi_run_json(w, run);
+    sbxi_json_seconds(w, "timeout", run->o.timeout_ms, 0);
+    sbx_json_end_object(w);
+}
+
+static sbx_status sbxi_run_http_done(const sbx_client *client, const sbxi_exchange *x, sbx_result **out,
+                                     sbx_error *err)
+{
+    void *object;
+    char *items;
+    size_t count;
+    sbx_status st = sbxi_decode(client, &x->answer, &sbxi_result_record, 0, &object, &items, &count, err);
+    if (st == SBX_OK)
+        *out = (sbx_result *)object;
+    return st;
+}
+
+#ifdef SBX_NO_WEBSOCKET
+
+static sbx_status sbxi_run_done(sbxi_request *r, void *out)
+{
+    return sbxi_run_http_done(r->op.client, &r->exchange, (sbx_result **)out, &r->op.error);
+}
+
+SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command,
+                                 const sbx_run_options *options, sbx_result **out, sbx_op **op,
+                                 sbx_error *err)
+{
+    sbxi_run run;
+    sbxi_request *r = NULL;
+    sbx_status st = sbxi_check_sandbox(sandbox, err);
+    *op = NULL;
+    *out = NULL;
+    if (st == SBX_OK)
+        st = sbxi_run_defaults(command, options, &run, err);
+    if (st == SBX_OK && (run.o.on_output || run.o.pty))
+        st = sbxi_fail(err, SBX_E_UNSUPPORTED,
+                       "on_output and pty need the WebSocket part: build without SBX_NO_WEBSOCKET");
+    if (st == SBX_OK)
+        st = sbxi_request_new(sandbox->client, &sbxi_request_type, "POST", sandbox->dataplane_url,
+                              "/execute", NULL, "", &run.o.call, &r, err);
+    if (st != SBX_OK)
+        return st;
+    st = sbxi_request_json(r, sbxi_run_http_json, &run, err);
+    if (st != SBX_OK) {
+        sbx_op_free(&r->op);
+        return st;
+    }
+    r->exchange.flags |= SBXI_FRESH | SBXI_SINGLE;
+    r->exchange.limit_ms = run.o.timeout_ms < 0 ? SBX_NONE : sbxi_after(10000, run.o.timeout_ms);
+    r->exchange.max_answer = run.o.max_output;
+    r->action = SBXI_INSIDE;
+    r->resource_type = "";
+    r->operation = "run";
+    r->done = sbxi_run_done;
+    r->out = out;
+    *op = &r->op;
+    return SBX_OK;
+}
+
+#else
+
+/* ---- over a WebSocket ---- */
+
+#define SBXI_FAILURES 5           /* attempts in a row that may fail */
+#define SBXI_BUDGET_MS 120000     /* for all of these together */
+#define SBXI_OPEN_MS 30000        /* for one attempt to connect */
+#define SBXI_PING_MS 30000        /* between two pings */
+#define SBXI_SILENCE_MS 60000     /* without an answer to a ping */
+#define SBXI_GRACE_MS 30000       /* past the command's own time-out before the caller gives up */
+#define SBXI_MESSAGES 256         /* handled in one step, so that other operations get their turn */
+
+typedef enum sbxi_command_state {
+    SBXI_COMMAND_START,
+    SBXI_COMMAND_CONNECT,
+    SBXI_COMMAND_STREAM,
+    SBXI_COMMAND_PAUSE,
+    SBXI_COMMAND_HTTP,
+    SBXI_COMMAND_EXITED
+} sbxi_command_state;
+
+/* stdout or stderr. */
+typedef struct sbxi_output {
+    uint64_t next; /* the offset that comes next */
+    uint64_t lost;
+    sbxi_buffer collected;
+} sbxi_output;
+
+struct sbx_command {
+    sbx_op op;
+    sbxi_exchange exchange; /* the upgrade, and the connection as long as it lasts */
+    sbxi_command_state state;
+    char *headers;
+    size_t headers_size;
+    char *execute; /* the first message */
+    size_t execute_size;
+    char *http_body; /* the same for HTTP; NULL: no falling back */
+    size_t http_body_size;
+    char id[64], key[25];
+    int64_t pid;
+    int sent, started; /* execute has left; the service has answered it */
+    int failures;
+    int busy; /* there may be more to do without waiting */
+    int64_t budget_end, wake, reload_at;
+    int64_t ping_at, heard_at; /* the next ping; when anything last arrived */
+    int64_t pinged_at;         /* the first ping without an answer; 0: none */
+
+    sbx_ws ws;
+    sbxi_buffer message; /* of which a part has arrived */
+    sbxi_buffer text;    /* unescaped texts of the current message */
+    unsigned char mask[32];
+    size_t mask_left;
+
+    sbxi_output output[2];
+    size_t max_output;
+    int discard;
+    sbx_output_fn on_output;
+    void *user;
+    int64_t timeout_ms;
+    int own_deadline;  /* the caller named none for the call */
+    int handle;        /* in the caller's hands: stops at each chunk */
+    sbx_chunk chunk;   /* len 0: none */
+    int exit_code, taken;
+    sbx_result **out; /* of sbx_run */
+};
+
+static void sbxi_execute_json(sbx_json_writer *w, const void *from)
+{
+    const sbxi_run *run = (const sbxi_run *)from;
+    sbx_json_begin_object(w);
+    sbxi_json_text(w, "type", "execute");
+    sbxi_run_json(w, run);
+    sbxi_json_seconds(w, "timeout_seconds", run->o.timeout_ms, 0);
+    sbxi_json_seconds(w, "idle_timeout_seconds", run->o.idle_timeout_ms, -1);
+    sbxi_json_seconds(w, "ttl_seconds", run->o.ttl_ms, -1);
+    sbx_json_key(w, "kill_on_disconnect");
+    sbx_json_boolean(w, run->o.kill_on_disconnect);
+    /* A pty has an end of its own; everything else shall not wait for input that never comes. */
+    sbx_json_key(w, run->o.pty ? "pty" : "close_stdin");
+    sbx_json_boolean(w, 1);
+    sbxi_json_text(w, "command_id", run->id);
+    sbx_json_end_object(w);
+}
+
+static void sbxi_reconnect_json(sbx_json_writer *w, const void *from)
+{
+    const sbx_command *c = (const sbx_command *)from;
+    sbx_json_begin_object(w);
+    sbxi_json_text(w, "type", "reconnect");
+    sbxi_json_text(w, "command_id", c->id);
+    sbx_json_key(w, "stdout_offset");
+    sbx_json_integer(w, (int64_t)c->output[0].next);
+    sbx_json_key(w, "stderr_offset");
+    sbx_json_integer(w, (int64_t)c->output[1].next);
+    sbx_json_end_object(w);
+}
+
+/* ---- connecting and losing ---- */
+
+static sbx_status sbxi_command_connect(sbx_command *c, int64_t now)
+{
+    unsigned char random[16];
+    int64_t left = c->budget_end - now;
+    sbx_status st = sbxi_random(c->op.client, random, sizeof(random), &c->op.error);
+    if (st != SBX_OK)
+        return st;
+    (void)sbxi_base64(random, sizeof(random), c->key);
+    c->exchange.upgrade_key = c->key;
+    c->exchange.limit_ms = left < 1 ? 1 : left < SBXI_OPEN_MS ? left : SBXI_OPEN_MS;
+    sbxi_exchange_again(&c->exchange, now);
+    c->state = SBXI_COMMAND_CONNECT;
+    return SBX_OK;
+}
+
+/* The connection, or the attempt to make one, is lost: op.error says why. SBX_OK: there will be
+   another attempt, after a pause unless at_once is 1. */
+static sbx_status sbxi_command_lost(sbx_command *c, int at_once)
+{
+    int64_t now = sbxi_now(c->op.client), delay;
+    sbx_error *err = &c->op.error;
+    sbxi_exchange_drop(&c->exchange);
+    if (c->failures == 0)
+        c->budget_end = sbxi_after(now, SBXI_BUDGET_MS);
+    c->failures++;
+    delay = (int64_t)500 << (c->failures < 5 ? c->failures - 1 : 4);
+    if (at_once && now - c->reload_at >= 500) {
+        c->reload_at = now; /* but not over and over */
+        delay = 0;
+    }
+    err->attempts = c->failures;
+    err->operation = c->started ? "reconnect" : "run";
+    if (c->failures > SBXI_FAILURES || delay >= c->budget_end - now) {
+        char last[300];
+        sbxi_copy(last, sizeof(last), err->message, strlen(err->message));
+        if (err->status == SBX_E_TIMEOUT)
+            err->status = SBX_E_CONNECTION;
+        (void)sbxi_format(err->message, sizeof(err->message),
+                          c->sent ? "lost the connection to the command %s, which may still be running: "
+                                    "%d attempts in a row failed, the last one so: %s"
+                                  : "the command %s was not started: %d attempts to connect failed, "
+                                    "the last one so: %s",
+                          c->id, c->failures, last);
+        return err->status;
+    }
+    sbxi_log(c->op.client, SBX_LOG_INFO, "command %s: %s; trying again in %l ms", c->id, err->message,
+             delay);
+    c->state = SBXI_COMMAND_PAUSE;
+    c->wake = now + delay;
+    return SBX_OK;
+}
+
+static sbx_status sbxi_command_broken(sbx_command *c, const char *why)
+{
+    (void)sbxi_fail(&c->op.error, SBX_E_CONNECTION, "%s port %d: %s", c->exchange.to.host,
+                    (int)c->exchange.to.port, why);
+    return sbxi_command_lost(c, 0);
+}
+
+/* The peer broke the protocol: to try again would change nothing. */
+static sbx_status sbxi_command_violation(sbx_command *c, sbx_status st, const char *problem)
+{
+    return sbxi_fail(&c->op.error, st, "%s port %d broke the protocol of command streams: %s",
+                     c->exchange.to.host, (int)c->exchange.to.port, problem ? problem : "");
+}
+
+/* ---- sending ---- */
+
+/* Queues a frame. */
+static sbx_status sbxi_command_frame(sbx_command *c, int opcode, const void *data, size_t len)
+{
+    sbxi_buffer *out = &c->exchange.connection->out;
+    const unsigned char *key;
+    sbx_status st;
+    if (c->mask_left == 0) {
+        st = sbxi_random(c->op.client, c->mask, sizeof(c->mask), &c->op.error);
+        if (st != SBX_OK)
+            return st;
+        c->mask_left = sizeof(c->mask);
+    }
+    key = c->mask + sizeof(c->mask) - c->mask_left;
+    c->mask_left -= 4;
+    st = sbxi_buffer_reserve(out, SBX_WS_HEADER_MAX + len);
+    if (st != SBX_OK)
+        return sbxi_fail_memory(&c->op.error);
+    out->end += sbx_ws_header((unsigned char *)out->data + out->end, opcode, 1, len, key);
+    sbx_ws_mask(out->data + out->end, data, len, key, 0);
+    out->end += len;
+    return SBX_OK;
+}
+
+/* The first message of a connection: execute, until the service has answered one. */
+static sbx_status sbxi_command_hello(sbx_command *c)
+{
+    char *json;
+    size_t size;
+    sbx_status st;
+    if (!c->started) {
+        if (!c->sent && c->timeout_ms >= 0 && c->own_deadline) {
+            c->op.limit_ms = sbxi_after(SBXI_GRACE_MS, c->timeout_ms);
+            c->op.deadline = sbxi_after(sbxi_now(c->op.client), c->op.limit_ms);
+        }
+        c->sent = 1;
+        return sbxi_command_frame(c, SBX_WS_TEXT, c->execute, c->execute_size - 1);
+    }
+    st = sbxi_json_make(&c->op.client->memory, sbxi_reconnect_json, c, &json, &size, &c->op.error);
+    if (st != SBX_OK)
+        return st;
+    st = sbxi_command_frame(c, SBX_WS_TEXT, json, size - 1);
+    sbxi_release(&c->op.client->memory, json, size);
+    return st;
+}
+
+/* Says goodbye as far as that goes without waiting, and lets go of the connection. */
+static void sbxi_command_goodbye(sbx_command *c)
+{
+    unsigned char payload[125];
+    sbxi_connection *connection = c->exchange.connection;
+    if (connection && c->state == SBXI_COMMAND_STREAM && !connection->ended) {
+        if (sbxi_command_frame(c, SBX_WS_CLOSE, payload, sbx_ws_close_payload(payload, 1000, "")) == SBX_OK)
+            (void)sbxi_connection_flush(connection, NULL);
+    }
+    sbxi_exchange_drop(&c->exchange);
+}
+
+/* ---- the upgrade ---- */
+
+static sbx_status sbxi_command_to_http(sbx_command *c)
+{
+    sbxi_exchange *x = &c->exchange;
+    /* ".../execute/ws" without its end is the HTTP endpoint. */
+    x->to.text[strlen(x->to.host) + 1 + strlen(x->to.target) - strlen("/ws")] = 0;
+    x->method = "POST";
+    x->upgrade_key = NULL;
+    x->has_body = 1;
+    x->content_type = "application/json";
+    x->before = x->after = "";
+    x->data = c->http_body;
+    x->data_len = c->http_body_size - 1;
+    x->max_answer = c->max_output;
+    x->limit_ms = c->timeout_ms < 0 ? SBX_NONE : sbxi_after(10000, c->timeout_ms);
+    sbxi_exchange_again(x, 0);
+    c->state = SBXI_COMMAND_HTTP;
+    sbxi_log(c->op.client, SBX_LOG_WARNING, "the service has no WebSocket endpoint: using HTTP");
+    return SBX_OK;
+}
+
+/* The upgrade was answered. */
+static sbx_status sbxi_command_upgraded(sbx_command *c)
+{
+    sbxi_exchange *x = &c->exchange;
+    int64_t now = sbxi_now(c->op.client);
+    if (x->status == 404 && !c->sent && c->http_body)
+        return sbxi_command_to_http(c);
+    if (x->status != 101) {
+        sbx_status st = sbxi_service_error(x, SBXI_UPGRADE, "", c->started ? "reconnect" : "run",
+                                           &c->op.error);
+        if (x->status == 500 || (x->status >= 502 && x->status <= 504))
+            return sbxi_command_lost(c, 0);
+        if (x->status == 404 && !c->sent)
+            (void)sbxi_format(c->op.error.message, sizeof(c->op.error.message),
+                              "the service has no WebSocket endpoint at %s (HTTP 404), which output "
+                              "callbacks and command handles need", x->to.target);
+        return st;
+    }
+    if (x->upgrade_ok != 3 || !x->accept_ok || x->protocol_offered)
+        return sbxi_command_violation(c, SBX_E_PROTOCOL, "the WebSocket handshake was not accepted "
+                                                         "as RFC 6455 says");
+    sbx_ws_init(&c->ws, SBX_WS_CLIENT, c->op.client->max_message);
+    sbxi_buffer_consume(&c->message, sbxi_buffer_len(&c->message));
+    c->state = SBXI_COMMAND_STREAM;
+    c->heard_at = now;
+    c->ping_at = now + SBXI_PING_MS;
+    c->pinged_at = 0;
+    return sbxi_command_hello(c);
+}
+
+/* ---- receiving ---- */
+
+typedef enum sbxi_message_type {
+    SBXI_MESSAGE_OTHER,
+    SBXI_MESSAGE_STARTED,
+    SBXI_MESSAGE_STDOUT,
+    SBXI_MESSAGE_STDERR,
+    SBXI_MESSAGE_EXIT,
+    SBXI_MESSAGE_ERROR
+} sbxi_message_type;
+
+/* One message from the service. The texts are lent like those of the reader's events. */
+typedef struct sbxi_message {
+    sbxi_message_type type;
+    const char *data, *id, *error_type, *error;
+    size_t data_len, id_len, error_type_len, error_len;
+    int64_t offset, pid, exit_code;
+    int has_offset;
+} sbxi_message;
+
+static sbxi_message_type sbxi_message_type_of(const char *text, size_t len)
+{
+    static const char *const names[] = {"", "started", "stdout", "stderr", "exit", "error"};
+    int i;
+    for (i = 1; i < SBXI_COUNT(names); i++)
+        if (strlen(names[i]) == len && memcmp(names[i], text, len) == 0)
+            return (sbxi_message_type)i;
+    return SBXI_MESSAGE_OTHER;
+}
+
+typedef enum sbxi_message_key {
+    SBXI_KEY_OTHER,
+    SBXI_KEY_TYPE,
+    SBXI_KEY_DATA,
+    SBXI_KEY_OFFSET,
+    SBXI_KEY_ID,
+    SBXI_KEY_PID,
+    SBXI_KEY_EXIT_CODE,
+    SBXI_KEY_ERROR_TYPE,
+    SBXI_KEY_ERROR
+} sbxi_message_key;
+
+static sbxi_message_key sbxi_message_key_of(const char *text, size_t len)
+{
+    static const char *const names[] = {"",    "type",      "data",       "offset", "command_id",
+                                        "pid", "exit_code", "error_type", "error"};
+    int i;
+    for (i = 1; i < SBXI_COUNT(names); i++)
+        if (strlen(names[i]) == len && memcmp(names[i], text, len) == 0)
+            return (sbxi_message_key)i;
+    return SBXI_KEY_OTHER;
+}
+
+/* A member's text. What lies in the scratch is kept there until the whole message is read. */
+static void sbxi_message_text(sbxi_message *m, sbxi_message_key key, sbx_json *j,
+                              const sbx_json_event *e)
+{
+    if (e->text == j->scratch) {
+        j->scratch += e->len;
+        j->cap -= e->len;
+    }
+    if (key == SBXI_KEY_TYPE) {
+        m->type = sbxi_message_type_of(e->text, e->len);
+    } else if (key == SBXI_KEY_DATA) {
+        m->data = e->text;
+        m->data_len = e->len;
+    } else if (key == SBXI_KEY_ID) {
+        m->id = e->text;
+        m->id_len = e->len;
+    } else if (key == SBXI_KEY_ERROR_TYPE) {
+        m->error_type = e->text;
+        m->error_type_len = e->len;
+    } else if (key == SBXI_KEY_ERROR) {
+        m->error = e->text;
+        m->error_len = e->len;
+    }
+}
+
+static void sbxi_message_integer(sbxi_message *m, sbxi_message_key key, int64_t value)
+{
+    if (key == SBXI_KEY_OFFSET && value >= 0) {
+        m->offset = value;
+        m->has_offset = 1;
+    } else if (key == SBXI_KEY_PID) {
+        m->pid = value;
+    } else if (key == SBXI_KEY_EXIT_CODE) {
+        m->exit_code = value;
+    }
+}
+
+/* Reads a whole message. Members of an unexpected type count as absent. */
+static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len, sbxi_message *m)
+{
+    sbx_json j;
+    sbx_json_event e;
+    sbxi_message_key key = SBXI_KEY_OTHER;
+    size_t at = 0;
+    sbx_status st;
+    memset(m, 0, sizeof(*m));
+    m->exit_code = -1;
+    c->text.start = c->text.end = 0;
+    if (sbxi_buffer_reserve(&c->text, len + 16) != SBX_OK)
+        return sbxi_fail_memory(&c->op.error);
+    sbx_json_init(&j, c->text.data, c->text.cap);
+    for (;;) {
+        size_t used = 0;
+        st = sbx_json_read(&j, data + at, len - at, &used, &e);
+        at += used;
+        if (st == SBX_AGAIN)
+            st = sbx_json_finish(&j, &e);
+        if (st != SBX_OK)
+            break;
+        if (e.type == SBX_JSON_KEY)
+            key = e.depth == 1 && !e.partial ? sbxi_message_key_of(e.text, e.len) : SBXI_KEY_OTHER;
+        else if (e.type == SBX_JSON_STRING && e.depth == 1 && !e.partial)
+            sbxi_message_text(m, key, &j, &e);
+        else if (e.type == SBX_JSON_INTEGER && e.depth == 1)
+            sbxi_message_integer(m, key, e.integer);
+    }
+    if (st == SBX_END)
+        return SBX_OK;
+    return sbxi_command_violation(c, st, j.problem ? j.problem : "a message is not complete JSON");
+}
+
+/* Output has arrived: drops what is known already, counts what is missing, gives the rest. */
+static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
+{
+    int i = m->type == SBXI_MESSAGE_STDERR;
+    sbxi_output *o = &c->output[i];
+    uint64_t offset = m->has_offset ? (uint64_t)m->offset : o->next, lost = 0;
+    const char *data = m->data;
+    size_t len = m->data ? m->data_len : 0;
+    c->failures = 0;
+    if (offset < o->next) {
+        uint64_t known = o->next - offset;
+        if (known >= len)
+            return SBX_OK;
+        data += known;
+        len -= (size_t)known;
+        offset = o->next;
+    }
+    lost = offset - o->next;
+    o->lost += lost;
+    o->next = offset + len;
+    if (len == 0)
+        return SBX_OK;
+    if (!c->discard) {
+        size_t all = sbxi_buffer_len(&c->output[0].collected) + sbxi_buffer_len(&c->output[1].collected);
+        if (len > c->max_output - all)
+            return sbxi_fail(&c->op.error, SBX_E_TOO_BIG,
+                             "the command's output is longer than %l bytes (max_output): raise it, or "
+                             "take the output by on_output with discard_output", (int64_t)c->max_output);
+        if (sbxi_buffer_append(&o->collected, data, len) != SBX_OK)
+            return sbxi_fail_memory(&c->op.error);
+    }
+    if (c->on_output && c->on_output(c->user, i ? SBX_STDERR : SBX_STDOUT, data, len) != 0)
+        return sbxi_fail(&c->op.error, SBX_E_ABORTED, "the output callback ended the call");
+    if (c->handle) {
+        c->chunk.stream = i ? SBX_STDERR : SBX_STDOUT;
+        c->chunk.data = data;
+        c->chunk.len = len;
+        c->chunk.offset = offset;
+        c->chunk.lost = lost;
+    }
+    return SBX_OK;
+}
+
+static sbx_status sbxi_command_error(sbx_command *c, const sbxi_message *m)
+{
+    sbx_error *err = &c->op.error;
+    char type[64] = "CommandError", text[400];
+    int gone;
+    if (m->error_type_len)
+        sbxi_copy(type, sizeof(type), m->error_type, m->error_type_len);
+    sbxi_copy(text, sizeof(text), m->error ? m->error : "", m->error_len);
+    gone = strcmp(type, "CommandNotFound") == 0 || strcmp(type, "SessionExpired") == 0;
+    if (strcmp(type, "CommandTimeout") == 0)
+        (void)sbxi_fail(err, SBX_E_COMMAND_TIMEOUT, "the command was killed: %s",
+                        *text ? text : "it ran longer than its timeout_ms");
+    else
+        (void)sbxi_fail(err, SBX_E_OPERATION, "%s%s%s", *text ? text : "the service reported ",
+                        *text ? "" : type, gone ? " (the service does not know the command any more)" : "");
+    err->operation = gone && c->started ? "reconnect" : "command";
+    sbxi_copy(err->error_type, sizeof(err->error_type), type, strlen(type));
+    return err->status;
+}
+
+static sbx_status sbxi_command_started(sbx_command *c, const sbxi_message *m)
+{
+    int ours = m->id_len == strlen(c->id) && memcmp(m->id, c->id, m->id_len) == 0;
+    if (!c->started) {
+        /* A service that does not know of our ids names the command itself. */
+        if (m->id_len && !ours)
+            sbxi_copy(c->id, sizeof(c->id), m->id, m->id_len);
+    } else if (!ours) {
+        return SBX_OK;
+    }
+    c->started = 1;
+    c->failures = 0;
+    if (m->pid > 0)
+        c->pid = m->pid;
+    return SBX_OK;
+}
+
+static sbx_status sbxi_command_message(sbx_command *c, const char *data, size_t len)
+{
+    sbxi_message m;
+    sbx_status st = sbxi_message_read(c, data, len, &m);
+    if (st != SBX_OK)
+        return st;
+    switch (m.type) {
+    case SBXI_MESSAGE_STARTED:
+        return sbxi_command_started(c, &m);
+    case SBXI_MESSAGE_STDOUT:
+    case SBXI_MESSAGE_STDERR:
+        return sbxi_command_output(c, &m);
+    case SBXI_MESSAGE_EXIT:
+        c->exit_code = m.exit_code < INT_MIN || m.exit_code > INT_MAX ? -1 : (int)m.exit_code;
+        sbxi_command_goodbye(c);
+        c->state = SBXI_COMMAND_EXITED;
+        return SBX_OK;
+    case SBXI_MESSAGE_ERROR:
+        return sbxi_command_error(c, &m);
+    default:
+        return SBX_OK;
+    }
+}
+
+/* One event of the WebSocket. SBX_OK: go on, perhaps in another state. */
+static sbx_status sbxi_command_event(sbx_command *c, const sbx_ws_event *e)
+{
+    char why[64];
+    sbx_status st;
+    switch (e->opcode) {
+    case SBX_WS_PING:
+        /* Only the latest of a flood of pings needs an answer (RFC 6455, 5.5.3). */
+        if (sbxi_buffer_len(&c->exchange.connection->out) > 4096)
+            return SBX_OK;
+        return sbxi_command_frame(c, SBX_WS_PONG, e->data, e->len);
+    case SBX_WS_PONG:
+        c->pinged_at = 0;
+        return SBX_OK;
+    case SBX_WS_CLOSE:
+        (void)sbxi_format(why, sizeof(why), "the connection was closed with code %d", e->close_code);
+        (void)sbxi_fail(&c->op.error, e->close_code == 1001 ? SBX_E_SERVER_RELOAD : SBX_E_CONNECTION,
+                        "%s port %d: %s before the command's end", c->exchange.to.host,
+                        (int)c->exchange.to.port, why);
+        c->op.error.close_code = e->close_code;
+        sbxi_command_goodbye(c);
+        return sbxi_command_lost(c, e->close_code == 1001);
+    default:
+        if (e->first)
+            c->message.start = c->message.end = 0;
+        if (e->first && e->last)
+            return sbxi_command_message(c, e->data, e->len);
+        st = sbxi_buffer_append(&c->message, e->data, e->len);
+        if (st != SBX_OK)
+            return sbxi_fail_memory(&c->op.error);
+        return e->last ? sbxi_command_message(c, sbxi_buffer_data(&c->message),
+                                              sbxi_buffer_len(&c->message))
+                       : SBX_OK;
+    }
+}
+
+/* The next event, read from the connection if need be. SBX_OK: handled, there may be more. */
+static sbx_status sbxi_command_receive(sbx_command *c, int64_t now)
+{
+    sbxi_connection *connection = c->exchange.connection;
+    sbx_ws_event e;
+    size_t used = 0;
+    sbx_status st = sbx_ws_read(&c->ws, sbxi_buffer_data(&connection->in),
+                                sbxi_buffer_len(&connection->in), &used, &e);
+    sbxi_buffer_consume(&connection->in, used);
+    if (st == SBX_OK)
+        return sbxi_command_event(c, &e);
+    if (st != SBX_AGAIN)
+        return sbxi_command_violation(c, st < 0 ? st : SBX_E_PROTOCOL, c->ws.problem);
+    st = sbxi_connection_fill(connection, &c->op.error);
+    if (st == SBX_END)
+        return sbxi_command_broken(c, "the connection ended before the command did");
+    if (st == SBX_OK)
+        c->heard_at = now;
+    else if (st != SBX_AGAIN)
+        return st == SBX_E_MEMORY ? st : sbxi_command_lost(c, 0);
+    return st;
+}
+
+/* Pings, and gives a silent connection up. SBX_OK: go on, perhaps in another state. */
+static sbx_status sbxi_command_keepalive(sbx_command *c, int64_t now)
+{
+    int64_t since = c->pinged_at > c->heard_at ? c->pinged_at : c->heard_at;
+    if (c->pinged_at && now - since >= SBXI_SILENCE_MS)
+        return sbxi_command_broken(c, "no answer to a ping within 60 seconds");
+    if (now < c->ping_at)
+        return SBX_OK;
+    c->ping_at = now + SBXI_PING_MS;
+    if (!c->pinged_at)
+        c->pinged_at = now;
+    return sbxi_command_frame(c, SBX_WS_PING, "", 0);
+}
+
+/* SBX_OK: sent what there was, or the connection is lost and will come back. SBX_AGAIN: not all. */
+static sbx_status sbxi_command_flush(sbx_command *c)
+{
+    sbx_status st = sbxi_connection_flush(c->exchange.connection, &c->op.error);
+    return st == SBX_OK || st == SBX_AGAIN || st == SBX_E_MEMORY ? st : sbxi_command_lost(c, 0);
+}
+
+/* Handles what has arrived. SBX_OK: there may be more, or the state is another; SBX_AGAIN: wait. */
+static sbx_status sbxi_command_stream(sbx_command *c, int64_t now)
+{
+    sbx_status st = SBX_OK;
+    int i;
+    for (i = 0; i < SBXI_MESSAGES && st == SBX_OK; i++) {
+        st = sbxi_command_receive(c, now);
+        if (c->state != SBXI_COMMAND_STREAM || c->chunk.len)
+            return st;
+    }
+    if (st != SBX_OK && st != SBX_AGAIN)
+        return st;
+    if (st == SBX_AGAIN) {
+        sbx_status alive = sbxi_command_keepalive(c, now);
+        if (alive != SBX_OK || c->state != SBXI_COMMAND_STREAM)
+            return alive;
+    }
+    if (sbxi_buffer_len(&c->exchange.connection->out) > 0 || c->exchange.connection->stream->methods->flush) {
+        sbx_status flushed = sbxi_command_flush(c);
+        if (flushed < 0 || c->state != SBXI_COMMAND_STREAM)
+            return flushed;
+    }
+    return st;
+}
+
+/* ---- the operation ---- */
+
+/* The collected output becomes the result's, without a copy. */
+static sbx_status sbxi_command_give(sbx_command *c, sbx_result **out)
+{
+    sbx_result *result = (sbx_result *)sbxi_object(&c->op.client->memory, sizeof(*result));
+    int i;
+    for (i = 0; result && i < 2; i++) {
+        sbxi_buffer *b = &c->output[i].collected;
+        if (sbxi_buffer_len(b) && sbxi_buffer_append(b, "", 1) != SBX_OK) {
+            sbx_free(result);
+            result = NULL;
+        }
+    }
+    if (!result)
+        return sbxi_fail_memory(&c->op.error);
+    result->exit_code = c->exit_code;
+    result->out = result->err = "";
+    result->out_lost = c->output[0].lost;
+    result->err_lost = c->output[1].lost;
+    for (i = 0; i < 2; i++) {
+        sbxi_buffer *b = &c->output[i].collected;
+        size_t len = sbxi_buffer_len(b);
+        if (!len)
+            continue;
+        *(i ? &result->err : &result->out) = sbxi_buffer_data(b);
+        *(i ? &result->err_len : &result->out_len) = len - 1;
+        sbxi_object_attach(result, i, b->data, b->cap);
+        sbxi_buffer_init(b, b->memory, b->ceiling);
+    }
+    c->taken = 1;
+    *out = result;
+    return SBX_OK;
+}
+
+/* One pass through the current state. SBX_OK: go on; SBX_AGAIN: wait. */
+static sbx_status sbxi_command_pass(sbx_command *c)
+{
+    int64_t now = sbxi_now(c->op.client);
+    sbx_status st;
+    switch (c->state) {
+    case SBXI_COMMAND_START:
+        c->budget_end = sbxi_after(now, SBXI_BUDGET_MS);
+        return sbxi_command_connect(c, now);
+    case SBXI_COMMAND_CONNECT:
+        st = sbxi_exchange_step(&c->exchange, now, &c->op.error);
+        if (st == SBX_OK)
+            return sbxi_command_upgraded(c);
+        if (st == SBX_E_CONNECTION || st == SBX_E_CONNECT || st == SBX_E_RESOLVE || st == SBX_E_TIMEOUT)
+            return sbxi_command_lost(c, 0);
+        return st;
+    case SBXI_COMMAND_PAUSE:
+        return now < c->wake ? SBX_AGAIN : sbxi_command_connect(c, now);
+    case SBXI_COMMAND_STREAM:
+        return sbxi_command_stream(c, now);
+    case SBXI_COMMAND_HTTP:
+        st = sbxi_exchange_step(&c->exchange, now, &c->op.error);
+        if (st != SBX_OK)
+            return st;
+        if (c->exchange.status < 200 || c->exchange.status > 299)
+            return sbxi_service_error(&c->exchange, SBXI_INSIDE, "", "run", &c->op.error);
+        c->state = SBXI_COMMAND_EXITED;
+        c->taken = 1;
+        return sbxi_run_http_done(c->op.client, &c->exchange, c->out, &c->op.error);
+    default:
+        return SBX_OK;
+    }
+}
+
+static sbx_status sbxi_command_step(sbx_op *op)
+{
+    sbx_command *c = (sbx_command *)op;
+    int i;
+    c->busy = 0;
+    for (i = 0; i < 8; i++) {
+        sbx_status st;
+        if (c->chunk.len)
+            return SBX_AGAIN; /* until the caller has taken it */
+        if (c->state == SBXI_COMMAND_EXITED)
+            return c->out && !c->taken ? sbxi_command_give(c, c->out) : SBX_OK;
+        st = sbxi_command_pass(c);
+        if (st != SBX_OK) {
+            if (st != SBX_AGAIN && !*op->error.operation)
+                op->error.operation = "run";
+            return st;
+        }
+    }
+    c->busy = 1;
+    return SBX_AGAIN;
+}
+
+static int sbxi_command_wants(sbx_op *op, sbx_item *items, int cap, int64_t *wake)
+{
+    sbx_command *c = (sbx_command *)op;
+    sbxi_connection *connection = c->exchange.connection;
+    int64_t at = c->busy || c->state == SBXI_COMMAND_START ? 0 : SBXI_FOREVER, sleep_ms = SBX_NONE;
+    int n = 0;
+    if (c->state == SBXI_COMMAND_CONNECT || c->state == SBXI_COMMAND_HTTP) {
+        n = sbxi_exchange_wants(&c->exchange, items, cap, wake);
+    } else if (c->state == SBXI_COMMAND_PAUSE) {
+        at = c->wake < at ? c->wake : at;
+    } else if (c->state == SBXI_COMMAND_STREAM) {
+        unsigned want = sbxi_buffer_len(&connection->out) ? SBX_READ | SBX_WRITE : SBX_READ;
+        int64_t since = c->pinged_at > c->heard_at ? c->pinged_at : c->heard_at;
+        n = sbxi_connection_wants(connection, want, items, cap, &sleep_ms);
+        if (sleep_ms >= 0 && sbxi_after(sbxi_now(op->client), sleep_ms) < at)
+            at = sbxi_after(sbxi_now(op->client), sleep_ms);
+        if (c->ping_at < at)
+            at = c->ping_at;
+        if (c->pinged_at && since + SBXI_SILENCE_MS < at)
+            at = since + SBXI_SILENCE_MS;
+    }
+    if (at < *wake)
+        *wake = at;
+    return n;
+}
+
+static void sbxi_command_dispose(sbx_op *op)
+{
+    sbx_command *c = (sbx_command *)op;
+    const sbx_allocator *memory = &op->client->memory;
+    sbxi_command_goodbye(c);
+    sbxi_exchange_free(&c->exchange);
+    sbxi_buffer_free(&c->message);
+    sbxi_buffer_free(&c->text);
+    sbxi_buffer_free(&c->output[0].collected);
+    sbxi_buffer_free(&c->output[1].collected);
+    sbxi_release(memory, c->execute, c->execute_size);
+    sbxi_release(memory, c->http_body, c->http_body_size);
+    if (c->headers)
+        sbxi_wipe(c->headers, c->headers_size);
+    sbxi_release(memory, c->headers, c->headers_size);
+}
+
+static int sbxi_command_pending(const sbx_op *op)
+{
+    return ((const sbx_command *)op)->chunk.len > 0;
+}
+
+static const sbxi_op_type sbxi_command_type = {sizeof(sbx_command), sbxi_command_step,
+                                               sbxi_command_wants, sbxi_command_dispose,
+                                               sbxi_command_pending};
+
+/* ---- starting ---- */
+
+static void sbxi_command_set(sbx_command *c, const sbxi_run *run)
+{
+    const sbx_allocator *memory = &c->op.client->memory;
+    size_t ceiling = run->o.max_output < SIZE_MAX ? run->o.max_output + 1 : SIZE_MAX;
+    sbxi_buffer_init(&c->message, memory, c->op.client->max_message);
+    sbxi_buffer_init(&c->text, memory, SIZE_MAX);
+    sbxi_buffer_init(&c->output[0].collected, memory, ceiling);
+    sbxi_buffer_init(&c->output[1].collected, memory, ceiling);
+    c->max_output = run->o.max_output;
+    c->discard = run->o.discard_output;
+    c->on_output = run->o.on_output;
+    c->user = run->o.user;
+    c->timeout_ms = run->o.timeout_ms;
+    c->own_deadline = run->o.call.timeout_ms == 0;
+    c->reload_at = -500;
+}
+
+/* What can fail: the command's id, the requests, the address. */
+static sbx_status sbxi_command_prepare(sbx_command *c, const sbx_sandbox *sandbox, sbxi_run *run,
+                                       int may_use_http, sbx_error *err)
+{
+    sbx_client *client = c->op.client;
+    unsigned char random[10];
+    sbx_status st = sbxi_random(client, random, sizeof(random), err);
+    if (st != SBX_OK)
+        return st;
+    sbxi_uuid7(c->id, sbxi_wall(client), random);
+    run->id = c->id;
+    st = sbxi_headers_make(&client->memory, run->o.call.headers, client->headers, &c->headers,
+                           &c->headers_size, err);
+    if (st == SBX_OK)
+        st = sbxi_address_make(&c->exchange.to, client, sandbox->dataplane_url, "/execute/ws", NULL, "",
+                               err);
+    if (st == SBX_OK)
+        st = sbxi_json_make(&client->memory, sbxi_execute_json, run, &c->execute, &c->execute_size, err);
+    if (st == SBX_OK && may_use_http)
+        st = sbxi_json_make(&client->memory, sbxi_run_http_json, run, &c->http_body,
+                            &c->http_body_size, err);
+    c->exchange.headers = c->headers;
+    c->exchange.flags = SBXI_FRESH | SBXI_SINGLE;
+    return st;
+}
+
+static sbx_status sbxi_command_new(const sbx_sandbox *sandbox, const char *command,
+                                   const sbx_run_options *options, int handle, sbx_command **out,
+                                   sbx_error *err)
+{
+    sbxi_run run;
+    sbx_op *op = NULL;
+    sbx_command *c;
+    sbx_status st = sbxi_check_sandbox(sandbox, err);
+    *out = NULL;
+    if (st == SBX_OK)
+        st = sbxi_run_defaults(command, options, &run, err);
+    if (st == SBX_OK)
+        st = sbxi_op_new(sandbox->client, &sbxi_command_type, &run.o.call, SBX_NONE, &op, err);
+    if (st != SBX_OK)
+        return st;
+    c = (sbx_command *)op;
+    c->handle = handle;
+    sbxi_exchange_init(&c->exchange, sandbox->client, "GET");
+    sbxi_command_set(c, &run);
+    st = sbxi_command_prepare(c, sandbox, &run, !handle && !run.o.on_output && !run.o.pty, err);
+    if (st != SBX_OK) {
+        sbx_op_free(op);
+        return st;
+    }
+    *out = c;
+    return SBX_OK;
+}
+
+SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command,
+                                 const sbx_run_options *options, sbx_result **out, sbx_op **op,
+                                 sbx_error *err)
+{
+    sbx_command *c;
+    sbx_status st = sbxi_command_new(sandbox, command, options, 0, &c, err);
+    *out = NULL;
+    *op = NULL;
+    if (st == SBX_OK) {
+        c->out = out;
+        *op = &c->op;
+    }
+    return st;
+}
+
+/* ---- handles ---- */
+
+SBX_API sbx_status sbx_command_start(const sbx_sandbox *sandbox, const char *command,
+                                     const sbx_run_options *options, sbx_command **out,
+                                     sbx_error *err)
+{
+    return sbxi_command_new(sandbox, command, options, 1, out, err);
+}
+
+SBX_API sbx_status sbx_command_next(sbx_command *command, sbx_chunk *chunk, int64_t timeout_ms,
+                                    sbx_error *err)
+{
+    sbx_status st;
+    if (!command->op.stepping)
+        memset(&command->chunk, 0, sizeof(command->chunk)); /* the one before was taken */
+    memset(chunk, 0, sizeof(*chunk));
+    st = sbx_op_wait(&command->op, timeout_ms, err);
+    if (st != SBX_OK)
+        return st;
+    *chunk = command->chunk;
+    return chunk->len ? SBX_OK : SBX_END;
+}
+
+SBX_API sbx_status sbx_command_result(sbx_command *command, sbx_result **out, sbx_error *err)
+{
+    sbx_chunk chunk;
+    sbx_status st;
+    *out = NULL;
+    if (command->taken)
+        return sbxi_fail(err, SBX_E_ARGUMENT, "the result of this command was taken before");
+    do
+        st = sbx_command_next(command, &chunk, SBX_NONE, err);
+    while (st == SBX_OK);
+    if (st != SBX_END)
+        return st;
+    st = sbxi_command_give(command, out);
+    if (st != SBX_OK && err)
+        *err = command->op.error;
+    return st;
+}
+
+SBX_API const char *sbx_command_id(const sbx_command *command)
+{
+    return command->id;
+}
+
+SBX_API int64_t sbx_command_pid(const sbx_command *command)
+{
+    return command->pid;
+}
+
+SBX_API sbx_op *sbx_command_op(sbx_command *command)
+{
+    return &command->op;
+}
+
+SBX_API void sbx_command_free(sbx_command *command)
+{
+    if (command)
+        sbx_op_free(&command->op);
+}
+
+#endif /* SBX_NO_WEBSOCKET */
+
+SBX_API sbx_status sbx_run(const sbx_sandbox *sandbox, const char *command,
+                           const sbx_run_options *options, sbx_result **out, sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_run_start(sandbox, command, options, out, &op, err), &op, err);
+}

@@ -1,0 +1,1362 @@
+/* json: reads and writes JSON (RFC 8259).
+
+   Promises: takes what the standard takes and nothing else, and says at which byte a document stops
+   being one; numbers are read and written exactly, in any locale and without libc's help; no
+   recursion, no allocation. May call text. */
+#include "internal.h"
+
+#include <float.h>
+
+/* ---- plain text ---- */
+
+/* Most bytes of a text stand for themselves, and are passed over in blocks. SPECIAL says where in a
+   block the bytes are that do not (quote, backslash, control characters), FIRST finds the first of
+   them, and FOREIGN says whether a block has bytes that are not ASCII. */
+#ifdef SBXI_SIMD
+typedef sbxi_v16 sbxi_json_block;
+#define SBXI_JSON_LOAD(p) SBXI_V_LOAD(p)
+#define SBXI_JSON_STORE(p, block) SBXI_V_STORE(p, block)
+#define SBXI_JSON_NONE SBXI_V_FILL(0)
+#define SBXI_JSON_BOTH(a, b) SBXI_V_OR(a, b)
+#define SBXI_JSON_FOREIGN(block) SBXI_V_HIGH(block)
+#if defined(__aarch64__)
+/* Four bits for each byte. */
+typedef uint64_t sbxi_json_mask;
+#define SBXI_JSON_MASK(where)                                                                      \
+    vget_lane_u64(vreinterpret_u64_u8(vshrn_n_u16(vreinterpretq_u16_u8(where), 4)), 0)
+#define SBXI_JSON_FIRST(mask) ((size_t)__builtin_ctzll(mask) >> 2)
+#else
+typedef unsigned sbxi_json_mask;
+#define SBXI_JSON_MASK(where) ((unsigned)_mm_movemask_epi8(where))
+#if defined(__GNUC__)
+#define SBXI_JSON_FIRST(mask) ((size_t)__builtin_ctz(mask))
+#else
+#define SBXI_JSON_FIRST(mask) sbxi_json_first(mask)
+static size_t sbxi_json_first(sbxi_json_mask mask)
+{
+    size_t at = 0;
+    while (!(mask >> at & 1))
+        at++;
+    return at;
+}
+#endif
+#endif
+#define SBXI_JSON_SPECIAL(block) SBXI_JSON_MASK(sbxi_json_special(block))
+static sbxi_v16 sbxi_json_special(sbxi_v16 block)
+{
+    sbxi_v16 control = SBXI_V_EQUAL(SBXI_V_MAX(block, SBXI_V_FILL(0x1f)), SBXI_V_FILL(0x1f));
+    sbxi_v16 quote = SBXI_V_EQUAL(block, SBXI_V_FILL('"'));
+    sbxi_v16 backslash = SBXI_V_EQUAL(block, SBXI_V_FILL('\\'));
+    return SBXI_V_OR(control, SBXI_V_OR(quote, backslash));
+}
+#else
+/* Eight bytes in a word, the first one lowest whatever the machine's order. */
+typedef uint64_t sbxi_json_block;
+typedef uint64_t sbxi_json_mask;
+#define SBXI_JSON_LOAD(p) sbxi_json_load((const unsigned char *)(p))
+#define SBXI_JSON_STORE(p, block) sbxi_json_store((unsigned char *)(p), block)
+#define SBXI_JSON_NONE 0
+#define SBXI_JSON_BOTH(a, b) ((a) | (b))
+#define SBXI_JSON_EACH UINT64_C(0x0101010101010101)
+#define SBXI_JSON_FOREIGN(block) (((block) & SBXI_JSON_EACH * 0x80) != 0)
+#define SBXI_JSON_SPECIAL(block) sbxi_json_special(block)
+#define SBXI_JSON_FIRST(mask) sbxi_json_first(mask)
+
+static uint64_t sbxi_json_load(const unsigned char *p)
+{
+    return (uint64_t)p[0] | (uint64_t)p[1] << 8 | (uint64_t)p[2] << 16 | (uint64_t)p[3] << 24 |
+           (uint64_t)p[4] << 32 | (uint64_t)p[5] << 40 | (uint64_t)p[6] << 48 |
+           (uint64_t)p[7] << 56;
+}
+
+static void sbxi_json_store(unsigned char *p, uint64_t block)
+{
+    p[0] = (unsigned char)(block & 0xff);
+    p[1] = (unsigned char)(block >> 8 & 0xff);
+    p[2] = (unsigned char)(block >> 16 & 0xff);
+    p[3] = (unsigned char)(block >> 24 & 0xff);
+    p[4] = (unsigned char)(block >> 32 & 0xff);
+    p[5] = (unsigned char)(block >> 40 & 0xff);
+    p[6] = (unsigned char)(block >> 48 & 0xff);
+    p[7] = (unsigned char)(block >> 56);
+}
+
+/* The highest bit of each byte that is special. A borrow can only reach bytes behind a special one,
+   so that the first is always right. */
+static uint64_t sbxi_json_special(uint64_t block)
+{
+    uint64_t quote = (block ^ SBXI_JSON_EACH * '"') - SBXI_JSON_EACH;
+    uint64_t backslash = (block ^ SBXI_JSON_EACH * '\\') - SBXI_JSON_EACH;
+    uint64_t control = block - SBXI_JSON_EACH * 0x20;
+    return (quote | backslash | control) & ~block & SBXI_JSON_EACH * 0x80;
+}
+
+/* One bit for each byte up to the first special one, which the product adds up. */
+static size_t sbxi_json_first(uint64_t mask)
+{
+    return (size_t)((((mask - 1) & ~mask & SBXI_JSON_EACH) * SBXI_JSON_EACH) >> 56) - 1;
+}
+#endif
+
+static int sbxi_json_is_special(char c)
+{
+    return (unsigned char)c < 0x20 || c == '"' || c == '\\';
+}
+
+/* How many of the len bytes stand for themselves. *foreign is set to 1 if some of them may not be
+   ASCII, and left as it is otherwise. */
+static size_t sbxi_json_plain(const char *from, size_t len, int *foreign)
+{
+    sbxi_json_block seen = SBXI_JSON_NONE, block;
+    sbxi_json_mask mask = 0;
+    size_t at = 0;
+    for (; len - at >= sizeof(sbxi_json_block); at += sizeof(sbxi_json_block)) {
+        block = SBXI_JSON_LOAD(from + at);
+        seen = SBXI_JSON_BOTH(seen, block);
+        mask = SBXI_JSON_SPECIAL(block);
+        if (mask) {
+            at += SBXI_JSON_FIRST(mask);
+            break;
+        }
+    }
+    *foreign |= SBXI_JSON_FOREIGN(seen);
+    if (mask)
+        return at;
+    for (; at < len && !sbxi_json_is_special(from[at]); at++)
+        *foreign |= (unsigned char)from[at] >= 0x80;
+    return at;
+}
+
+/* The same, and copies them: up to len bytes of `to` change, also behind the plain ones. */
+static size_t sbxi_json_copy_plain(char *to, const char *from, size_t len, int *foreign)
+{
+    sbxi_json_block seen = SBXI_JSON_NONE, block;
+    sbxi_json_mask mask = 0;
+    size_t at = 0;
+    for (; len - at >= sizeof(sbxi_json_block); at += sizeof(sbxi_json_block)) {
+        block = SBXI_JSON_LOAD(from + at);
+        SBXI_JSON_STORE(to + at, block);
+        seen = SBXI_JSON_BOTH(seen, block);
+        mask = SBXI_JSON_SPECIAL(block);
+        if (mask) {
+            at += SBXI_JSON_FIRST(mask);
+            break;
+        }
+    }
+    *foreign |= SBXI_JSON_FOREIGN(seen);
+    if (mask)
+        return at;
+    for (; at < len && !sbxi_json_is_special(from[at]); at++) {
+        *foreign |= (unsigned char)from[at] >= 0x80;
+        to[at] = from[at];
+    }
+    return at;
+}
+
+/* ---- exact numbers ---- */
+
+/* Doubles are put together from their bits. */
+typedef char sbxi_json_double_is_ieee754
+    [sizeof(double) == 8 && DBL_MANT_DIG == 53 && DBL_MAX_EXP == 1024 ? 1 : -1];
+
+#define SBXI_JSON_HIDDEN (UINT64_C(1) << 52)      /* what a normal double's mantissa has besides */
+#define SBXI_JSON_INFINITY (UINT64_C(0x7ff) << 52) /* the bits of infinity */
+#define SBXI_JSON_SIGN (UINT64_C(1) << 63)
+
+static double sbxi_json_from_bits(uint64_t bits)
+{
+    double value;
+    memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
+static uint64_t sbxi_json_to_bits(double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    return bits;
+}
+
+/* A natural number, lowest limb first. The largest that occur are below 2^1450: a number's 256
+   digits, or half of the smallest double, brought to a common denominator. */
+#define SBXI_BIG_LIMBS 48
+typedef struct sbxi_big {
+    int len;
+    uint32_t limb[SBXI_BIG_LIMBS];
+} sbxi_big;
+
+static void sbxi_big_set(sbxi_big *b, uint64_t value)
+{
+    b->limb[0] = (uint32_t)(value & 0xffffffff);
+    b->limb[1] = (uint32_t)(value >> 32);
+    b->len = b->limb[1] ? 2 : b->limb[0] ? 1 : 0;
+}
+
+static void sbxi_big_multiply(sbxi_big *b, uint32_t by, uint32_t add)
+{
+    uint64_t carry = add;
+    int i;
+    for (i = 0; i < b->len; i++) {
+        carry += (uint64_t)b->limb[i] * by;
+        b->limb[i] = (uint32_t)(carry & 0xffffffff);
+        carry >>= 32;
+    }
+    if (carry)
+        b->limb[b->len++] = (uint32_t)carry;
+}
+
+static void sbxi_big_multiply_pow5(sbxi_big *b, int n)
+{
+    for (; n >= 13; n -= 13)
+        sbxi_big_multiply(b, 1220703125, 0); /* 5^13 */
+    for (; n > 0; n--)
+        sbxi_big_multiply(b, 5, 0);
+}
+
+static void sbxi_big_shift(sbxi_big *b, int bits)
+{
+    int limbs = bits / 32, i;
+    sbxi_big_multiply(b, (uint32_t)1 << (bits % 32), 0);
+    if (b->len == 0)
+        return;
+    for (i = b->len - 1; i >= 0; i--)
+        b->limb[i + limbs] = b->limb[i];
+    for (i = 0; i < limbs; i++)
+        b->limb[i] = 0;
+    b->len += limbs;
+}
+
+static void sbxi_big_multiply_pow10(sbxi_big *b, int n)
+{
+    sbxi_big_multiply_pow5(b, n);
+    sbxi_big_shift(b, n);
+}
+
+/* Below, at or above 0 as a is less than, equal to or greater than b. */
+static int sbxi_big_compare(const sbxi_big *a, const sbxi_big *b)
+{
+    int i;
+    if (a->len != b->len)
+        return a->len - b->len;
+    for (i = a->len - 1; i >= 0; i--) {
+        if (a->limb[i] != b->limb[i])
+            return a->limb[i] < b->limb[i] ? -1 : 1;
+    }
+    return 0;
+}
+
+static void sbxi_big_add(sbxi_big *a, const sbxi_big *b)
+{
+    uint64_t carry = 0;
+    int i;
+    for (i = 0; i < a->len || i < b->len || carry; i++) {
+        carry += (i < a->len ? a->limb[i] : 0);
+        carry += (i < b->len ? b->limb[i] : 0);
+        a->limb[i] = (uint32_t)(carry & 0xffffffff);
+        carry >>= 32;
+    }
+    if (a->len < i)
+        a->len = i;
+}
+
+/* b must not be greater than a. */
+static void sbxi_big_subtract(sbxi_big *a, const sbxi_big *b)
+{
+    uint64_t borrow = 0;
+    int i;
+    for (i = 0; i < a->len; i++) {
+        uint64_t rest = (uint64_t)a->limb[i] - (i < b->len ? b->limb[i] : 0) - borrow;
+        a->limb[i] = (uint32_t)(rest & 0xffffffff);
+        borrow = rest >> 63;
+    }
+    while (a->len > 0 && a->limb[a->len - 1] == 0)
+        a->len--;
+}
+
+/* ---- numbers: from text ---- */
+
+/* digits * 10^exponent, without zeros at either end of the digits. */
+typedef struct sbxi_json_decimal {
+    int count, exponent;
+    unsigned char digit[SBX_JSON_NUMBER_MAX];
+} sbxi_json_decimal;
+
+/* Takes a valid number without its sign apart. */
+static void sbxi_json_parse_decimal(sbxi_json_decimal *d, const char *text, size_t len)
+{
+    int point = 0, minus = 0, exponent = 0;
+    size_t i;
+    d->count = d->exponent = 0;
+    for (i = 0; i < len && text[i] != 'e' && text[i] != 'E'; i++) {
+        if (text[i] == '.') {
+            point = 1;
+            continue;
+        }
+        d->exponent -= point;
+        if (d->count > 0 || text[i] != '0')
+            d->digit[d->count++] = (unsigned char)(text[i] - '0');
+    }
+    while (d->count > 0 && d->digit[d->count - 1] == 0) {
+        d->count--;
+        d->exponent++;
+    }
+    for (i++; i < len; i++) {
+        if (text[i] == '-')
+            minus = 1;
+        else if (text[i] != '+' && exponent < 100000)
+            exponent = exponent * 10 + (text[i] - '0');
+    }
+    d->exponent += minus ? -exponent : exponent;
+}
+
+/* The upper half of a * b. */
+static uint64_t sbxi_json_multiply_high(uint64_t a, uint64_t b)
+{
+    uint64_t a0 = a & 0xffffffff, a1 = a >> 32, b0 = b & 0xffffffff, b1 = b >> 32;
+    uint64_t low = a0 * b0, middle = a1 * b0 + (low >> 32), other = a0 * b1 + (middle & 0xffffffff);
+    return a1 * b1 + (middle >> 32) + (other >> 32);
+}
+
+/* Returns m >= 2^63 so that m * 2^*binary is value * 10^decimal, |decimal| < 512, with an error of
+   less than SBXI_JSON_ERROR in m. Each factor adds at most 5 (its own rounding, the lost lower half,
+   both doubled by the shift); there are at most 8 up to 10^345; and value may be the first 19 digits
+   of a longer number, which adds 19. */
+#define SBXI_JSON_ERROR 64
+static uint64_t sbxi_json_scale(uint64_t value, int decimal, int *binary)
+{
+    /* 10^(2^i) and 10^-(2^i), the highest bit of which stands for 2^top and 2^-(top + 1). */
+    static const uint64_t up[] = {
+        UINT64_C(0xa000000000000000), UINT64_C(0xc800000000000000), UINT64_C(0x9c40000000000000),
+        UINT64_C(0xbebc200000000000), UINT64_C(0x8e1bc9bf04000000), UINT64_C(0x9dc5ada82b70b59e),
+        UINT64_C(0xc2781f49ffcfa6d5), UINT64_C(0x93ba47c980e98ce0), UINT64_C(0xaa7eebfb9df9de8e)};
+    static const uint64_t down[] = {
+        UINT64_C(0xcccccccccccccccd), UINT64_C(0xa3d70a3d70a3d70a), UINT64_C(0xd1b71758e219652c),
+        UINT64_C(0xabcc77118461cefd), UINT64_C(0xe69594bec44de15b), UINT64_C(0xcfb11ead453994ba),
+        UINT64_C(0xa87fea27a539e9a5), UINT64_C(0xddd0467c64bce4a1), UINT64_C(0xc0314325637a193a)};
+    static const short top[] = {3, 6, 13, 26, 53, 106, 212, 425, 850};
+    int left = decimal < 0 ? -decimal : decimal, i;
+    *binary = 0;
+    for (i = -1; i < SBXI_COUNT(top); i++) {
+        if (i >= 0) {
+            if (!(left >> i & 1))
+                continue;
+            value = sbxi_json_multiply_high(value, decimal < 0 ? down[i] : up[i]);
+            *binary += (decimal < 0 ? -top[i] - 1 : top[i]) + 1;
+        }
+        for (; !(value >> 63); value <<= 1)
+            --*binary;
+    }
+    return value;
+}
+
+/* Compares the decimal with (2 * mantissa + 1) * 2^(unit - 1), exactly. */
+static int sbxi_json_compare_half(const sbxi_json_decimal *d, uint64_t mantissa, int unit)
+{
+    sbxi_big exact, half;
+    int i, shift = d->exponent - (unit - 1);
+    sbxi_big_set(&exact, 0);
+    for (i = 0; i < d->count; i++)
+        sbxi_big_multiply(&exact, 10, d->digit[i]);
+    sbxi_big_set(&half, 2 * mantissa + 1);
+    sbxi_big_multiply_pow5(d->exponent < 0 ? &half : &exact,
+                           d->exponent < 0 ? -d->exponent : d->exponent);
+    sbxi_big_shift(shift < 0 ? &half : &exact, shift < 0 ? -shift : shift);
+    return sbxi_big_compare(&exact, &half);
+}
+
+/* The double that is nearest to a valid number without its sign, the even one of two. An estimate of
+   64 bits nearly always tells which one that is. */
+static uint64_t sbxi_json_nearest(const char *text, size_t len)
+{
+    sbxi_json_decimal d;
+    uint64_t value = 0, mantissa, bits;
+    int64_t rest; /* beyond the half of a unit */
+    int i, used, unit, shift, compared;
+    sbxi_json_parse_decimal(&d, text, len);
+    if (d.count == 0 || d.count + d.exponent < -330)
+        return 0;
+    if (d.count + d.exponent > 310)
+        return SBXI_JSON_INFINITY;
+    used = d.count < 19 ? d.count : 19;
+    for (i = 0; i < used; i++)
+        value = value * 10 + d.digit[i];
+    value = sbxi_json_scale(value, d.exponent + d.count - used, &unit);
+    /* The highest bit of value stands for 2^(unit + 63). A double keeps 53 bits from there on, but
+       none below 2^-1074. */
+    shift = unit + 11 < -1074 ? -1074 - unit : 11;
+    if (shift > 65)
+        return 0;
+    mantissa = shift < 64 ? value >> shift : 0;
+    rest = shift < 64 ? (int64_t)(value - (mantissa << shift)) - (INT64_C(1) << (shift - 1)) : 0;
+    unit += shift;
+    if (rest > SBXI_JSON_ERROR || rest < -SBXI_JSON_ERROR)
+        compared = rest > 0 ? 1 : -1;
+    else
+        compared = sbxi_json_compare_half(&d, mantissa, unit);
+    if (compared > 0 || (compared == 0 && (mantissa & 1)))
+        mantissa++;
+    /* A normal number's highest bit adds one to the exponent, and so does a carry into it. */
+    if (unit > 971)
+        return SBXI_JSON_INFINITY;
+    bits = ((uint64_t)(unit + 1074) << 52) + mantissa;
+    return bits < SBXI_JSON_INFINITY ? bits : SBXI_JSON_INFINITY;
+}
+
+/* 1 and the value if a valid number is an integer that fits. */
+static int sbxi_json_to_integer(const char *text, size_t len, int64_t *out)
+{
+    int minus = text[0] == '-';
+    uint64_t value;
+    if (!sbxi_parse_uint(text + minus, len - (size_t)minus, &value) ||
+        value > (uint64_t)INT64_MAX + (uint64_t)minus)
+        return 0;
+    *out = !minus ? (int64_t)value : value == 0 ? 0 : -(int64_t)(value - 1) - 1;
+    return 1;
+}
+
+static void sbxi_json_convert_number(const sbx_json *j, sbx_json_event *event)
+{
+    int minus = j->number[0] == '-';
+    event->type = SBX_JSON_NUMBER;
+    if (sbxi_json_to_integer(j->number, j->number_len, &event->integer)) {
+        event->type = SBX_JSON_INTEGER;
+        event->number = (double)event->integer;
+        if (event->integer != 0 || !minus)
+            return;
+    }
+    event->number =
+        sbxi_json_from_bits(sbxi_json_nearest(j->number + minus, j->number_len - (size_t)minus) |
+                            (minus ? SBXI_JSON_SIGN : 0));
+}
+
+/* ---- numbers: to text ---- */
+
+/* How the digits of a double are found (Steele and White; Burger and Dybvig): value / scale is what
+   is left to be written, and any text between value - below and value + above reads back as it. */
+typedef struct sbxi_json_shortest {
+    sbxi_big value, scale, above, below;
+    int even; /* a text right at the limits reads back too */
+} sbxi_json_shortest;
+
+static int sbxi_json_reaches_top(const sbxi_json_shortest *s)
+{
+    sbxi_big sum = s->value;
+    int compared;
+    sbxi_big_add(&sum, &s->above);
+    compared = sbxi_big_compare(&sum, &s->scale);
+    return compared > 0 || (compared == 0 && s->even);
+}
+
+static int sbxi_json_reaches_bottom(const sbxi_json_shortest *s)
+{
+    int compared = sbxi_big_compare(&s->value, &s->below);
+    return compared < 0 || (compared == 0 && s->even);
+}
+
+/* Sets up a positive double and returns the power of ten behind which its digits start: it is
+   0.DIGITS * 10^that. */
+static int sbxi_json_shortest_init(sbxi_json_shortest *s, uint64_t bits)
+{
+    uint64_t mantissa = bits & (SBXI_JSON_HIDDEN - 1);
+    int unit = (int)(bits >> 52), top, power, twice;
+    twice = mantissa == 0 && unit > 1; /* the gap below is half of that above */
+    if (unit > 0) {
+        mantissa |= SBXI_JSON_HIDDEN;
+        unit--;
+    }
+    unit -= 1074;
+    s->even = !(mantissa & 1);
+    for (top = unit; mantissa >> (top - unit) > 1;)
+        top++;
+    /* 2^top * log10(2), rounded down so that the value is at least a tenth and less than 100. */
+    power = (top < 0 ? -(-top * 78914 / 262144) - 1 : top * 78913 / 262144) + 1;
+    sbxi_big_set(&s->value, mantissa);
+    sbxi_big_set(&s->scale, 1);
+    sbxi_big_set(&s->above, 1);
+    sbxi_big_set(&s->below, 1);
+    /* All doubled, since the limits are half a gap away, and once more if the lower gap is smaller. */
+    sbxi_big_shift(&s->value, (unit > 0 ? unit : 0) + 1 + twice);
+    sbxi_big_shift(&s->scale, (unit < 0 ? -unit : 0) + 1 + twice);
+    sbxi_big_shift(&s->above, (unit > 0 ? unit : 0) + twice);
+    sbxi_big_shift(&s->below, unit > 0 ? unit : 0);
+    if (power >= 0) {
+        sbxi_big_multiply_pow10(&s->scale, power);
+    } else {
+        sbxi_big_multiply_pow10(&s->value, -power);
+        sbxi_big_multiply_pow10(&s->above, -power);
+        sbxi_big_multiply_pow10(&s->below, -power);
+    }
+    if (sbxi_json_reaches_top(s)) {
+        sbxi_big_multiply(&s->scale, 10, 0);
+        power++;
+    }
+    return power;
+}
+
+/* The fewest digits that read back as the double, the nearest ones of these; 17 at most. Returns how
+   many, and sets *power as above. */
+static int sbxi_json_shortest_digits(uint64_t bits, char digits[17], int *power)
+{
+    sbxi_json_shortest s;
+    int count = 0, bottom, top;
+    *power = sbxi_json_shortest_init(&s, bits);
+    do {
+        char digit = '0';
+        sbxi_big_multiply(&s.value, 10, 0);
+        sbxi_big_multiply(&s.above, 10, 0);
+        sbxi_big_multiply(&s.below, 10, 0);
+        for (; sbxi_big_compare(&s.value, &s.scale) >= 0; digit++)
+            sbxi_big_subtract(&s.value, &s.scale);
+        bottom = sbxi_json_reaches_bottom(&s);
+        top = sbxi_json_reaches_top(&s);
+        if (bottom && top) {
+            int compared;
+            sbxi_big_shift(&s.value, 1);
+            compared = sbxi_big_compare(&s.value, &s.scale);
+            top = compared > 0 || (compared == 0 && (digit & 1)); /* '0' is even */
+        }
+        digits[count++] = (char)(digit + (top ? 1 : 0));
+    } while (!bottom && !top);
+    return count;
+}
+
+#define SBXI_JSON_FORMAT_MAX 32
+
+/* Writes a finite double, plain from 1e-4 to below 1e16, so that an integer reads back as just that
+   integer, else like 1.5e300. Returns the length, at most 24. */
+static size_t sbxi_json_format(char out[SBXI_JSON_FORMAT_MAX], double value)
+{
+    uint64_t bits = sbxi_json_to_bits(value);
+    char digits[17];
+    size_t len = 0;
+    int count, power, i, whole;
+    if (bits & SBXI_JSON_SIGN)
+        out[len++] = '-';
+    bits &= ~SBXI_JSON_SIGN;
+    if (bits == 0) {
+        out[len++] = '0';
+        return len;
+    }
+    count = sbxi_json_shortest_digits(bits, digits, &power);
+    whole = power > 16 || power < -3 ? 1 : power; /* digits before the point */
+    if (whole <= 0) {
+        out[len++] = '0';
+        out[len++] = '.';
+        for (i = whole; i < 0; i++)
+            out[len++] = '0';
+    }
+    for (i = 0; i < count || i < whole; i++) {
+        if (i == whole && i > 0)
+            out[len++] = '.';
+        out[len++] = i < count ? digits[i] : '0';
+    }
+    if (whole != power) {
+        out[len++] = 'e';
+        len += sbxi_decimal(out + len, power - 1);
+    }
+    return len;
+}
+
+/* ---- reader ---- */
+
+/* What may come next. The writer uses some of them too. */
+enum {
+    SBXI_JSON_VALUE,
+    SBXI_JSON_FIRST_VALUE, /* or the end of the array */
+    SBXI_JSON_FIRST_KEY,   /* or the end of the object */
+    SBXI_JSON_NEXT_KEY,
+    SBXI_JSON_COLON,
+    SBXI_JSON_AFTER_VALUE, /* a comma, or the end of the array or object */
+    SBXI_JSON_COMPLETE,
+    /* The rest of what has begun. */
+    SBXI_JSON_IN_KEY,
+    SBXI_JSON_IN_STRING,
+    SBXI_JSON_IN_NUMBER,
+    SBXI_JSON_IN_WORD
+};
+
+/* Where in a text the reader is, apart from escapes' hexadecimal digits. */
+enum {
+    SBXI_JSON_PLAIN,
+    SBXI_JSON_ESCAPE,      /* behind a backslash */
+    SBXI_JSON_HEX,         /* this and the next three: a digit of \uXXXX */
+    SBXI_JSON_PAIR = SBXI_JSON_HEX + 4, /* the backslash of the second half must come */
+    SBXI_JSON_PAIR_U,      /* its u must come */
+    SBXI_JSON_CHARACTER    /* the escape is complete: code goes to scratch */
+};
+
+/* Where in a number the reader is: behind a minus sign, a zero in front, .. */
+enum {
+    SBXI_JSON_MINUS,
+    SBXI_JSON_ZERO,
+    SBXI_JSON_DIGITS,
+    SBXI_JSON_POINT,
+    SBXI_JSON_FRACTION,
+    SBXI_JSON_E,
+    SBXI_JSON_E_SIGN,
+    SBXI_JSON_EXPONENT
+};
+
+static sbx_status sbxi_json_fail(sbx_json *j, sbx_status status, const char *problem)
+{
+    j->problem = problem;
+    j->status = status;
+    return status;
+}
+
+static sbx_status sbxi_json_refuse(sbx_json *j, const char *problem)
+{
+    return sbxi_json_fail(j, SBX_E_PROTOCOL, problem);
+}
+
+SBX_API void sbx_json_init(sbx_json *j, char *scratch, size_t cap)
+{
+    memset(j, 0, offsetof(sbx_json, number));
+    j->scratch = scratch;
+    j->cap = cap;
+    if (!scratch || cap < 16)
+        (void)sbxi_json_fail(j, SBX_E_ARGUMENT, "scratch must have 16 bytes or more");
+}
+
+static void sbxi_json_value_ended(sbx_json *j)
+{
+    j->state = j->depth ? SBXI_JSON_AFTER_VALUE : SBXI_JSON_COMPLETE;
+}
+
+/* ---- reader: texts ---- */
+
+static int sbxi_json_hex(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c = (char)(c | 0x20);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* What the character behind a backslash stands for; 0: nothing, or u. */
+static char sbxi_json_unescape(char c)
+{
+    switch (c) {
+    case '"': return '"';
+    case '\\': return '\\';
+    case '/': return '/';
+    case 'b': return '\b';
+    case 'f': return '\f';
+    case 'n': return '\n';
+    case 'r': return '\r';
+    case 't': return '\t';
+    default: return 0;
+    }
+}
+
+static size_t sbxi_json_encode(char out[4], uint32_t code)
+{
+    if (code < 0x80) {
+        out[0] = (char)code;
+        return 1;
+    }
+    if (code < 0x800) {
+        out[0] = (char)(0xc0 | code >> 6);
+        out[1] = (char)(0x80 | (code & 0x3f));
+        return 2;
+    }
+    if (code < 0x10000) {
+        out[0] = (char)(0xe0 | code >> 12);
+        out[1] = (char)(0x80 | (code >> 6 & 0x3f));
+        out[2] = (char)(0x80 | (code & 0x3f));
+        return 3;
+    }
+    out[0] = (char)(0xf0 | code >> 18);
+    out[1] = (char)(0x80 | (code >> 12 & 0x3f));
+    out[2] = (char)(0x80 | (code >> 6 & 0x3f));
+    out[3] = (char)(0x80 | (code & 0x3f));
+    return 4;
+}
+
+/* One hexadecimal digit of an escape. Surrogates come in pairs, high before low: what cannot become
+   one is refused as early as it shows. Returns the problem, or NULL. */
+static const char *sbxi_json_hex_step(sbx_json *j, char c)
+{
+    int digit = sbxi_json_hex(c), place = j->step - SBXI_JSON_HEX;
+    int low;
+    if (digit < 0)
+        return "four hexadecimal digits must follow \\u";
+    j->code = j->code << 4 | (uint32_t)digit;
+    low = place == 0 ? j->code == 0xd : place == 1 ? (j->code & 0xfc) == 0xdc : -1;
+    if (j->high ? low == 0 : low == 1 && place == 1)
+        return "half a surrogate pair stands alone";
+    j->step++;
+    if (place < 3)
+        return NULL;
+    if (j->high) {
+        j->code = 0x10000 + ((j->high & 0x3ff) << 10) + (j->code & 0x3ff);
+        j->high = 0;
+    } else if (j->code >= 0xd800 && j->code <= 0xdbff) {
+        j->high = j->code;
+        j->step = SBXI_JSON_PAIR;
+        return NULL;
+    }
+    j->step = SBXI_JSON_CHARACTER;
+    return NULL;
+}
+
+/* One byte of an escape, the slow way. Returns the problem, or NULL. */
+static const char *sbxi_json_escape_step(sbx_json *j, char c)
+{
+    switch (j->step) {
+    case SBXI_JSON_ESCAPE:
+        j->code = (unsigned char)sbxi_json_unescape(c);
+        j->step = c == 'u' ? SBXI_JSON_HEX : SBXI_JSON_CHARACTER;
+        return c == 'u' || j->code ? NULL : "there is no such escape";
+    case SBXI_JSON_PAIR:
+    case SBXI_JSON_PAIR_U:
+        if (c != (j->step == SBXI_JSON_PAIR ? '\\' : 'u'))
+            return "half a surrogate pair stands alone";
+        j->code = 0;
+        j->step = j->step == SBXI_JSON_PAIR ? SBXI_JSON_PAIR_U : SBXI_JSON_HEX;
+        return NULL;
+    default:
+        return sbxi_json_hex_step(j, c);
+    }
+}
+
+/* The usual escapes, where data and scratch have room for any: returns the bytes taken, or 0 if the
+   slow way must deal with it. */
+static size_t sbxi_json_escape(sbx_json *j, const char *at)
+{
+    char c = sbxi_json_unescape(at[1]);
+    int code;
+    if (c) {
+        j->scratch[j->used++] = c;
+        return 2;
+    }
+    if (at[1] != 'u')
+        return 0;
+    /* A bad digit is -1 and makes all of it negative. */
+    code = sbxi_json_hex(at[2]) * 4096 | sbxi_json_hex(at[3]) * 256 | sbxi_json_hex(at[4]) * 16 |
+           sbxi_json_hex(at[5]);
+    if (code < 0 || (code & 0xf800) == 0xd800)
+        return 0;
+    j->used += sbxi_json_encode(j->scratch + j->used, (uint32_t)code);
+    return 6;
+}
+
+/* Goes on checking UTF-8; returns how many of the bytes are good. */
+static size_t sbxi_json_check_utf8(sbx_json *j, const char *text, size_t len)
+{
+    uint32_t state = j->utf8.state;
+    size_t at;
+    if (sbx_utf8_check(&j->utf8, text, len))
+        return len;
+    for (at = 0; at < len; at++) {
+        state = sbxi_utf8_step(state, (unsigned char)text[at]);
+        if (state == SBXI_UTF8_BAD)
+            break;
+    }
+    return at;
+}
+
+/* How many of the last bytes of scratch are the beginning of a character. */
+static size_t sbxi_json_unfinished(const sbx_json *j)
+{
+    size_t n;
+    for (n = 1; n <= 3 && n <= j->used; n++) {
+        unsigned char byte = (unsigned char)j->scratch[j->used - n];
+        if (byte >= 0xc0)
+            return n < (byte < 0xe0 ? 2u : byte < 0xf0 ? 3u : 4u) ? n : 0;
+        if (byte < 0x80)
+            break;
+    }
+    return 0;
+}
+
+static sbx_status sbxi_json_give_text(sbx_json *j, const char *text, size_t len, int partial,
+                                      sbx_json_event *event)
+{
+    event->type = j->state == SBXI_JSON_IN_KEY ? SBX_JSON_KEY : SBX_JSON_STRING;
+    event->depth = j->depth;
+    event->text = text;
+    event->len = len;
+    event->partial = partial;
+    if (partial)
+        j->given = len;
+    else if (j->state == SBXI_JSON_IN_KEY)
+        j->state = SBXI_JSON_COLON;
+    else
+        sbxi_json_value_ended(j);
+    return SBX_OK;
+}
+
+static sbx_status sbxi_json_give_part(sbx_json *j, sbx_json_event *event)
+{
+    return sbxi_json_give_text(j, j->scratch, j->used - sbxi_json_unfinished(j), 1, event);
+}
+
+/* Goes on with an escape. SBX_OK: either it is in scratch, or there is an event since it had no room
+   there. */
+static sbx_status sbxi_json_read_escape(sbx_json *j, const char **from, const char *end,
+                                        sbx_json_event *event)
+{
+    char bytes[4];
+    size_t n;
+    for (; j->step != SBXI_JSON_CHARACTER; ++*from) {
+        const char *problem;
+        if (*from == end)
+            return SBX_AGAIN;
+        problem = sbxi_json_escape_step(j, **from);
+        if (problem)
+            return sbxi_json_refuse(j, problem);
+    }
+    n = sbxi_json_encode(bytes, j->code);
+    if (n > j->cap - j->used)
+        return sbxi_json_give_part(j, event);
+    memcpy(j->scratch + j->used, bytes, n);
+    j->used += n;
+    j->step = SBXI_JSON_PLAIN;
+    return SBX_OK;
+}
+
+/* Goes on with a text by way of scratch. */
+static sbx_status sbxi_json_read_text(sbx_json *j, const char **from, const char *end,
+                                      sbx_json_event *event)
+{
+    const char *at = *from;
+    sbx_status status;
+    size_t n, good;
+    for (;;) {
+        int foreign = 0;
+        if (j->step != SBXI_JSON_PLAIN) {
+            status = sbxi_json_read_escape(j, from, end, event);
+            if (status != SBX_OK || event->type)
+                return status;
+            at = *from;
+        }
+        n = j->cap - j->used < (size_t)(end - at) ? j->cap - j->used : (size_t)(end - at);
+        n = sbxi_json_copy_plain(j->scratch + j->used, at, n, &foreign);
+        if (!j->utf8_checked && (foreign || j->utf8.state)) {
+            good = sbxi_json_check_utf8(j, at, n);
+            if (good < n) {
+                *from = at + good;
+                return sbxi_json_refuse(j, "the text is not valid UTF-8");
+            }
+        }
+        at += n;
+        j->used += n;
+        *from = at;
+        if (at == end)
+            return SBX_AGAIN;
+        if (!sbxi_json_is_special(*at))
+            return sbxi_json_give_part(j, event); /* scratch is full */
+        if (j->utf8.state)
+            return sbxi_json_refuse(j, "the text is not valid UTF-8");
+        if (*at == '"') {
+            *from = at + 1;
+            return sbxi_json_give_text(j, j->scratch, j->used, 0, event);
+        }
+        if (*at != '\\')
+            return sbxi_json_refuse(j, "a control character must be escaped");
+        n = end - at >= 6 && j->cap - j->used >= 4 ? sbxi_json_escape(j, at) : 0;
+        at += n;
+        if (n == 0) {
+            *from = at + 1;
+            j->step = SBXI_JSON_ESCAPE;
+        }
+    }
+}
+
+/* Begins a text, behind its quote. Most keys and many strings lie there as they are to be given. */
+static sbx_status sbxi_json_begin_text(sbx_json *j, int state, const char **from, const char *end,
+                                       sbx_json_event *event)
+{
+    const char *text = *from;
+    int foreign = 0;
+    size_t n = sbxi_json_plain(text, (size_t)(end - text), &foreign);
+    j->state = state;
+    j->step = SBXI_JSON_PLAIN;
+    j->used = 0;
+    if (n < (size_t)(end - text) && text[n] == '"') {
+        sbx_utf8 utf8 = {0};
+        if (!foreign || j->utf8_checked || (sbx_utf8_check(&utf8, text, n) && utf8.state == 0)) {
+            *from = text + n + 1;
+            return sbxi_json_give_text(j, text, n, 0, event);
+        }
+    }
+    return sbxi_json_read_text(j, from, end, event);
+}
+
+/* ---- reader: numbers and words ---- */
+
+/* Where in a number the reader is behind c; -1: the number ended before c. *problem is set if it may
+   not end there. */
+static int sbxi_json_number_step(int step, char c, const char **problem)
+{
+    int digit = c >= '0' && c <= '9', e = c == 'e' || c == 'E';
+    switch (step) {
+    case SBXI_JSON_MINUS:
+        if (digit)
+            return c == '0' ? SBXI_JSON_ZERO : SBXI_JSON_DIGITS;
+        *problem = "a digit must follow the minus sign";
+        return -1;
+    case SBXI_JSON_ZERO:
+    case SBXI_JSON_DIGITS:
+        if (digit && step == SBXI_JSON_DIGITS)
+            return step;
+        if (digit)
+            *problem = "a number must not begin with a zero that is not all of it";
+        return c == '.' ? SBXI_JSON_POINT : e ? SBXI_JSON_E : -1;
+    case SBXI_JSON_POINT:
+    case SBXI_JSON_FRACTION:
+        if (digit)
+            return SBXI_JSON_FRACTION;
+        if (step == SBXI_JSON_FRACTION)
+            return e ? SBXI_JSON_E : -1;
+        *problem = "a digit must follow the decimal point";
+        return -1;
+    case SBXI_JSON_E:
+        if (c == '+' || c == '-')
+            return SBXI_JSON_E_SIGN;
+        /* fall through */
+    default:
+        if (digit)
+            return SBXI_JSON_EXPONENT;
+        if (step != SBXI_JSON_EXPONENT)
+            *problem = "a digit must follow the exponent's e";
+        return -1;
+    }
+}
+
+static sbx_status sbxi_json_give_number(sbx_json *j, sbx_json_event *event)
+{
+    sbxi_json_convert_number(j, event);
+    event->depth = j->depth;
+    sbxi_json_value_ended(j);
+    return SBX_OK;
+}
+
+/* A number ends before the first byte that cannot belong to it. */
+static sbx_status sbxi_json_read_number(sbx_json *j, const char **from, const char *end,
+                                        sbx_json_event *event)
+{
+    for (; *from < end; ++*from) {
+        const char *problem = NULL;
+        int step = sbxi_json_number_step(j->step, **from, &problem);
+        if (problem)
+            return sbxi_json_refuse(j, problem);
+        if (step < 0)
+            return sbxi_json_give_number(j, event);
+        if (j->number_len == SBX_JSON_NUMBER_MAX)
+            return sbxi_json_fail(j, SBX_E_TOO_BIG, "the number is too long");
+        j->number[j->number_len++] = **from;
+        j->step = step;
+    }
+    return SBX_AGAIN;
+}
+
+static sbx_status sbxi_json_begin_number(sbx_json *j, const char **from, const char *end,
+                                         sbx_json_event *event)
+{
+    char c = *(*from)++;
+    j->state = SBXI_JSON_IN_NUMBER;
+    j->step = c == '-' ? SBXI_JSON_MINUS : c == '0' ? SBXI_JSON_ZERO : SBXI_JSON_DIGITS;
+    j->number[0] = c;
+    j->number_len = 1;
+    return sbxi_json_read_number(j, from, end, event);
+}
+
+/* code says which word it is, step how much of it was read. */
+static sbx_status sbxi_json_read_word(sbx_json *j, const char **from, const char *end,
+                                      sbx_json_event *event)
+{
+    static const char *const words[] = {"true", "false", "null"};
+    static const sbx_json_type types[] = {SBX_JSON_TRUE, SBX_JSON_FALSE, SBX_JSON_NULL};
+    const char *word = words[j->code];
+    while (*from < end) {
+        if (**from != word[j->step])
+            return sbxi_json_refuse(j, "this is neither true nor false nor null");
+        ++*from;
+        if (word[++j->step] == 0) {
+            event->type = types[j->code];
+            event->depth = j->depth;
+            j->step = 0;
+            sbxi_json_value_ended(j);
+            return SBX_OK;
+        }
+    }
+    return SBX_AGAIN;
+}
+
+/* ---- reader: structure ---- */
+
+static sbx_status sbxi_json_open(sbx_json *j, int array, sbx_json_event *event)
+{
+    event->type = array ? SBX_JSON_ARRAY : SBX_JSON_OBJECT;
+    event->depth = j->depth++;
+    j->arrays = j->arrays << 1 | (uint64_t)array;
+    j->state = array ? SBXI_JSON_FIRST_VALUE : SBXI_JSON_FIRST_KEY;
+    return SBX_OK;
+}
+
+static sbx_status sbxi_json_close(sbx_json *j, sbx_json_event *event)
+{
+    event->type = j->arrays & 1 ? SBX_JSON_ARRAY_END : SBX_JSON_OBJECT_END;
+    event->depth = --j->depth;
+    j->arrays >>= 1;
+    sbxi_json_value_ended(j);
+    return SBX_OK;
+}
+
+static sbx_status sbxi_json_read_value(sbx_json *j, const char **from, const char *end,
+                                       sbx_json_event *event)
+{
+    char c = **from;
+    switch (c) {
+    case '"':
+        ++*from;
+        return sbxi_json_begin_text(j, SBXI_JSON_IN_STRING, from, end, event);
+    case '{':
+    case '[':
+        if (j->depth == SBX_JSON_DEPTH)
+            return sbxi_json_fail(j, SBX_E_TOO_BIG, "arrays and objects are nested too deep");
+        ++*from;
+        return sbxi_json_open(j, c == '[', event);
+    case 't':
+    case 'f':
+    case 'n':
+        j->state = SBXI_JSON_IN_WORD;
+        j->code = c == 't' ? 0 : c == 'f' ? 1 : 2;
+        j->step = 0;
+        return sbxi_json_read_word(j, from, end, event);
+    default:
+        if (c == '-' || (c >= '0' && c <= '9'))
+            return sbxi_json_begin_number(j, from, end, event);
+        if (j->state == SBXI_JSON_FIRST_VALUE) {
+            if (c != ']')
+                return sbxi_json_refuse(j, "a value or ] must stand here");
+            ++*from;
+            return sbxi_json_close(j, event);
+        }
+        if (j->depth == 0 && (unsigned char)c == 0xef)
+            return sbxi_json_refuse(j, "a byte order mark must not stand here");
+        return sbxi_json_refuse(j, "a value must stand here");
+    }
+}
+
+/* Behind a value: a comma, or the end of what it is in. SBX_AGAIN: it was a comma. */
+static sbx_status sbxi_json_read_comma(sbx_json *j, const char **from, sbx_json_event *event)
+{
+    int array = (int)(j->arrays & 1);
+    char c = **from;
+    if (c == ',') {
+        ++*from;
+        j->state = array ? SBXI_JSON_VALUE : SBXI_JSON_NEXT_KEY;
+        return SBX_AGAIN;
+    }
+    if (c == (array ? ']' : '}')) {
+        ++*from;
+        return sbxi_json_close(j, event);
+    }
+    return sbxi_json_refuse(j, array ? "a comma or ] must stand here"
+                                     : "a comma or } must stand here");
+}
+
+static int sbxi_json_is_space(char c)
+{
+    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+
+/* Reads up to the next event, from where no text, number or word has begun. */
+static sbx_status sbxi_json_next(sbx_json *j, const char **from, const char *end,
+                                 sbx_json_event *event)
+{
+    sbx_status status;
+    for (;;) {
+        while (*from < end && sbxi_json_is_space(**from))
+            ++*from;
+        if (*from == end)
+            return j->state == SBXI_JSON_COMPLETE ? SBX_END : SBX_AGAIN;
+        switch (j->state) {
+        case SBXI_JSON_FIRST_KEY:
+        case SBXI_JSON_NEXT_KEY:
+            if (**from != '"' && (**from != '}' || j->state != SBXI_JSON_FIRST_KEY))
+                return sbxi_json_refuse(j, j->state == SBXI_JSON_FIRST_KEY
+                                               ? "a key or } must stand here"
+                                               : "a key must stand here");
+            if (*(*from)++ == '}')
+                return sbxi_json_close(j, event);
+            return sbxi_json_begin_text(j, SBXI_JSON_IN_KEY, from, end, event);
+        case SBXI_JSON_COLON:
+            if (**from != ':')
+                return sbxi_json_refuse(j, "a colon must follow the key");
+            ++*from;
+            j->state = SBXI_JSON_VALUE;
+            break;
+        case SBXI_JSON_AFTER_VALUE:
+            status = sbxi_json_read_comma(j, from, event);
+            if (status != SBX_AGAIN)
+                return status;
+            break;
+        case SBXI_JSON_COMPLETE:
+            return sbxi_json_refuse(j, "only white space may follow the document");
+        default:
+            return sbxi_json_read_value(j, from, end, event);
+        }
+    }
+}
+
+SBX_API sbx_status sbx_json_read(sbx_json *j, const void *data, size_t len, size_t *used,
+                                 sbx_json_event *event)
+{
+    const char *start = len ? (const char *)data : "", *from = start, *end = start + len;
+    sbx_status status;
+    memset(event, 0, sizeof(*event));
+    *used = 0;
+    if (j->status != SBX_OK)
+        return j->status;
+    if (j->given) {
+        j->used -= j->given;
+        memmove(j->scratch, j->scratch + j->given, j->used);
+        j->given = 0;
+    }
+    switch (j->state) {
+    case SBXI_JSON_IN_KEY:
+    case SBXI_JSON_IN_STRING: status = sbxi_json_read_text(j, &from, end, event); break;
+    case SBXI_JSON_IN_NUMBER: status = sbxi_json_read_number(j, &from, end, event); break;
+    case SBXI_JSON_IN_WORD: status = sbxi_json_read_word(j, &from, end, event); break;
+    default: status = sbxi_json_next(j, &from, end, event); break;
+    }
+    *used = (size_t)(from - start);
+    j->offset += *used;
+    return status;
+}
+
+SBX_API sbx_status sbx_json_finish(sbx_json *j, sbx_json_event *event)
+{
+    memset(event, 0, sizeof(*event));
+    if (j->status != SBX_OK)
+        return j->status;
+    if (j->state == SBXI_JSON_COMPLETE)
+        return SBX_END;
+    if (j->state == SBXI_JSON_IN_NUMBER && j->depth == 0 &&
+        (j->step == SBXI_JSON_ZERO || j->step == SBXI_JSON_DIGITS ||
+         j->step == SBXI_JSON_FRACTION || j->step == SBXI_JSON_EXPONENT))
+        return sbxi_json_give_number(j, event);
+    return sbxi_json_refuse(j, "the document is cut short");
+}
+
+/* ---- writer ---- */
+
+SBX_API void sbx_json_writer_init(sbx_json_writer *w, char *out, size_t cap)
+{
+    memset(w, 0, sizeof(*w));
+    w->out = out;
+    w->cap = cap;
+}
+
+static void sbxi_json_put(sbx_json_writer *w, const char *text, size_t len)
+{
+    size_t room = w->len < w->cap ? w->cap - w->len : 0;
+    if (len > SIZE_MAX - w->len) {
+        w->status = SBX_E_TOO_BIG;
+        return;
+    }
+    if (room > 0)
+        memcpy(w->out + w->len, text, len < room ? len : room);
+    w->len += len;
+}
+
+static void sbxi_json_misused(sbx_json_writer *w)
+{
+    if (w->status == SBX_OK)
+        w->status = SBX_E_ARGUMENT;
+}
+
+/* 1 if a value may come next; writes the comma before it. */
+static int sbxi_json_before_value(sbx_json_writer *w)
+{
+    int next = w->state == SBXI_JSON_AFTER_VALUE && (w->arrays & 1);
+    if (!next && w->state != SBXI_JSON_VALUE && w->state != SBXI_JSON_FIRST_VALUE)
+        sbxi_json_misused(w);
+    if (w->status != SBX_OK)
+        return 0;
+    if (next)
+        sbxi_json_put(w, ",", 1);
+    return 1;
+}
+
+static void sbxi_json_after_value(sbx_json_writer *w)
+{
+    w->state = w->depth ? SBXI_JSON_AFTER_VALUE : SBXI_JSON_COMPLETE;
+}
+
+static void sbxi_json_put_value(sbx_json_writer *w, const char *text, size_t len)
+{
+    if (sbxi_json_before_value(w)) {
+        sbxi_json_put(w, text, len);
+        sbxi_json_after_value(w);
+    }
+}
+
+/* 1 if text can be written. */
+static int sbxi_json_check_text(sbx_json_writer *w, const char *text, size_t len)
+{
+    sbx_utf8 utf8 = {0};
+    if ((!text && len) || !sbx_utf8_check(&utf8, text, len) || utf8.state != 0)
+        sbxi_json_misused(w);
+    return w->status == SBX_OK;
+}
+
+static void sbxi_json_put_escape(sbx_json_writer *w, char c)
+{
+    static const char digits[] = "0123456789abcdef";
+    char escape[6] = {'\\', 'u', '0', '0', 0, 0};
+    switch (c) {
+    case '\b': escape[1] = 'b'; break;
+    case '\f': escape[1] = 'f'; break;
+    case '\n': escape[1] = 'n'; break;
+    case '\r': escape[1] = 'r'; break;
+    case '\t': escape[1] = 't'; break;
+    case '"':
+    case '\\': escape[1] = c; break;
+    default:
+        escape[4] = digits[c >> 4];
+        escape[5] = digits[c & 15];
+        break;
+    }
+    sbxi_json_put(w, escape, escape[1] == 'u' ? 6 : 2);
+}
+
+static void sbxi_json_put_text(sbx_json_writer *w, const char *text, size_t len)
+{
+    size_t at = 0, n;
+    int foreign = 0;
+    sbxi_json_put(w, "\"", 1);
+    while (at < len) {
+        n = sbxi_json_plain(text + at, len - at, &foreign);
+        sbxi_json_put(w, text + at, n);
+        at += n;
+        if (at < len)
+            sbxi_json_put_escape(w, text[at++]);
+    }
+    sbxi_json_put(w, "\"", 1);
+}
+
+static void sbxi_json_begin(sbx_json_writer *w, int array)
+{
+    if (w->depth == SBX_JSON_DEPTH && w->status == SBX_OK)
+        w->status = SBX_E_TOO_BIG;
+    if (sbxi_json_before_value(w)) {
+        sbxi_json_put(w, array ? "[" : "{", 1);
+        w->arrays = w->arrays << 1 | (uint64_t)array;
+        w->depth++;
+        w->state = array ? SBXI_JSON_FIRST_VALUE : SBXI_JSON_FIRST_KEY;
+    }
+}
+
+static void sbxi_json_end(sbx_json_writer *w, int array)
+{
+    int first = array ? SBXI_JSON_FIRST_VALUE : SBXI_JSON_FIRST_KEY;
+    if (w->depth == 0 || (int)(w->arrays & 1) != array ||
+        (w->state != first && w->state != SBXI_JSON_AFTER_VALUE))
+        sbxi_json_misused(w);
+    if (w->status == SBX_OK) {
+        sbxi_json_put(w, array ? "]" : "}", 1);
+        w->arrays >>= 1;
+        w->depth--;
+        sbxi_json_after_value(w);
+    }
+}
+
+SBX_API void sbx_json_begin_object(sbx_json_writer *w)
+{
+    sbxi_json_begin(w, 0);
+}
+
+SBX_API void sbx_json_end_object(sbx_json_writer *w)
+{
+    sbxi_json_end(w, 0);
+}
+
+SBX_API void sbx_json_begin_array(sbx_json_writer *w)
+{
+    sbxi_json_begin(w, 1);
+}
+
+SBX_API void sbx_json_end_array(sbx_json_writer *w)
+{
+    sbxi_json_end(w, 1);
+}
+
+SBX_API void sbx_json_key_len(sbx_json_writer *w, const char *name, size_t len)
+{
+    int next = w->state == SBXI_JSON_AFTER_VALUE && !(w->arrays & 1);
+    if (!name || (!next && w->state != SBXI_JSON_FIRST_KEY))
+        sbxi_json_misused(w);
+    else if (sbxi_json_check_text(w, name, len)) {
+        if (next)
+            sbxi_json_put(w, ",", 1);
+        sbxi_json_put_text(w, name, len);
+        sbxi_json_put(w, ":", 1);
+        w->state = SBXI_JSON_VALUE;
+    }
+}
+
+SBX_API void sbx_json_key(sbx_json_writer *w, const char *name)
+{
+    sbx_json_key_len(w, name, name ? strlen(name) : 1);
+}
+
+SBX_API void sbx_json_key_len(sbx_json_writer *w, const char *name, size_t len)
+{
+    int next = w->state == SBXI_JSON_AFTER_VALUE && !(w->arrays & 1);
+    if (!next && w->state != SBXI_JSON_FIRST_KEY)
+        sbxi_json_misused(w);
+    if (sbxi_json_check_text(w, name, len)) {
+        if (next)
+            sbxi_json_put(w, ",", 1);
+        sbxi_json_put_text(w, name, len);
+        sbxi_json_put(w, ":", 1);
+        w->state = SBXI_JSON_VALUE;
+    }
+}
+
+SBX_API void sbx_json_string(sbx_json_writer *w, const char *text, size_t len)
+{
+    if (sbxi_json_check_text(w, text, len) && sbxi_json_before_value(w)) {
+        sbxi_json_put_text(w, text, len);
+        sbxi_json_after_value(w);
+    }
+}
+
+SBX_API void sbx_json_integer(sbx_json_writer *w, int64_t value)
+{
+    char text[21];
+    sbxi_json_put_value(w, text, sbxi_decimal(text, value));
+}
+
+SBX_API void sbx_json_number(sbx_json_writer *w, double value)
+{
+    char text[SBXI_JSON_FORMAT_MAX];
+    if ((sbxi_json_to_bits(value) & SBXI_JSON_INFINITY) == SBXI_JSON_INFINITY)
+        sbxi_json_misused(w);
+    else
+        sbxi_json_put_value(w, text, sbxi_json_format(text, value));
+}
+
+SBX_API void sbx_json_boolean(sbx_json_writer *w, int value)
+{
+    sbxi_json_put_value(w, value ? "true" : "false", value ? 4 : 5);
+}
+
+SBX_API void sbx_json_null(sbx_json_writer *w)
+{
+    sbxi_json_put_value(w, "null", 4);
+}
+
+SBX_API sbx_status sbx_json_writer_finish(sbx_json_writer *w, size_t *len)
+{
+    if (w->state != SBXI_JSON_COMPLETE)
+        sbxi_json_misused(w);
+    if (len)
+        *len = w->len;
+    return w->status;
+}
