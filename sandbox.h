@@ -1495,6 +1495,33 @@ static sbx_status sbxi_fail(sbx_error *err, sbx_status status, const char *forma
     return status;
 }
 
+/* Covers secret (NULL: none) wherever text holds it, also where its end was cut off: a service may
+   quote the key that it refuses. */
+static void sbxi_redact(char *text, const char *secret)
+{
+    size_t len = secret ? strlen(secret) : 0, i, n;
+    for (i = 0; len && text[i]; i++) {
+        for (n = 0; n < len && text[i + n] == secret[n]; n++) {
+        }
+        if (n == len || (n >= 4 && text[i + n] == 0))
+            memset(text + i, '*', n);
+    }
+}
+
+static void sbxi_error_redact(sbx_error *err, const char *secret)
+{
+    int i;
+    sbxi_redact(err->message, secret);
+    sbxi_redact(err->error_type, secret);
+    sbxi_redact(err->field, secret);
+    sbxi_redact(err->last_status, secret);
+    for (i = 0; i < SBX_ERROR_DETAILS; i++) {
+        sbxi_redact(err->details[i].field, secret);
+        sbxi_redact(err->details[i].type, secret);
+        sbxi_redact(err->details[i].message, secret);
+    }
+}
+
 static sbx_status sbxi_fail_memory(sbx_error *err)
 {
     return sbxi_fail(err, SBX_E_MEMORY, "out of memory");
@@ -1884,20 +1911,22 @@ SBX_API int sbx_utf8_check(sbx_utf8 *u, const void *data, size_t len)
 
 /* ---- comparing and numbers ---- */
 
-/* 1 if the len bytes of a are b, whatever the case of ASCII letters. */
+/* 1 if the a_len bytes of a are b, whatever the case of ASCII letters. */
 static int sbxi_equal_nocase(const char *a, size_t a_len, const char *b)
 {
     size_t i;
+    if (strlen(b) != a_len)
+        return 0;
     for (i = 0; i < a_len; i++) {
-        unsigned char x = (unsigned char)a[i], y = (unsigned char)b[i];
-        if (x >= 'A' && x <= 'Z')
-            x = (unsigned char)(x | 0x20);
-        if (y >= 'A' && y <= 'Z')
-            y = (unsigned char)(y | 0x20);
-        if (x != y || y == 0)
+        unsigned x = (unsigned char)a[i], y = (unsigned char)b[i];
+        if (x - 'A' < 26)
+            x += 'a' - 'A';
+        if (y - 'A' < 26)
+            y += 'a' - 'A';
+        if (x != y)
             return 0;
     }
-    return b[a_len] == 0;
+    return 1;
 }
 
 /* Decimal digits and nothing else, at least one. 0 for anything else and for what does not fit. */
@@ -2147,116 +2176,68 @@ static void sbxi_sha1(const void *data, size_t len, unsigned char out[20])
 
 /* ---- plain text ---- */
 
-/* Most bytes of a text stand for themselves. They are passed over in blocks: special says where in
-   the block the bytes are that do not (quote, backslash, control characters), first finds the first
-   of them, and seen collects the bytes, to tell whether any was not ASCII. */
-#if defined(SBXI_SSE2)
-
-#define SBXI_JSON_BLOCK 16
-typedef __m128i sbxi_json_block;
+/* Most bytes of a text stand for themselves, and are passed over in blocks. SPECIAL says where in a
+   block the bytes are that do not (quote, backslash, control characters), FIRST finds the first of
+   them, and FOREIGN says whether a block has bytes that are not ASCII. */
+#ifdef SBXI_SIMD
+typedef sbxi_v16 sbxi_json_block;
+#define SBXI_JSON_LOAD(p) SBXI_V_LOAD(p)
+#define SBXI_JSON_STORE(p, block) SBXI_V_STORE(p, block)
+#define SBXI_JSON_NONE SBXI_V_FILL(0)
+#define SBXI_JSON_BOTH(a, b) SBXI_V_OR(a, b)
+#define SBXI_JSON_FOREIGN(block) SBXI_V_HIGH(block)
+#if defined(__aarch64__)
+/* Four bits for each byte. */
+typedef uint64_t sbxi_json_mask;
+#define SBXI_JSON_MASK(where)                                                                      \
+    vget_lane_u64(vreinterpret_u64_u8(vshrn_n_u16(vreinterpretq_u16_u8(where), 4)), 0)
+#define SBXI_JSON_FIRST(mask) ((size_t)__builtin_ctzll(mask) >> 2)
+#else
 typedef unsigned sbxi_json_mask;
-#define SBXI_JSON_NOTHING _mm_setzero_si128()
-
-static sbxi_json_block sbxi_json_load(const char *from)
-{
-    return _mm_loadu_si128((const __m128i *)(const void *)from);
-}
-
-static void sbxi_json_store(char *to, sbxi_json_block block)
-{
-    _mm_storeu_si128((__m128i *)(void *)to, block);
-}
-
-static sbxi_json_mask sbxi_json_special(sbxi_json_block block)
-{
-    __m128i text = _mm_or_si128(_mm_cmpeq_epi8(block, _mm_set1_epi8('"')),
-                                _mm_cmpeq_epi8(block, _mm_set1_epi8('\\')));
-    __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(block, _mm_set1_epi8(0x1f)), block);
-    return (unsigned)_mm_movemask_epi8(_mm_or_si128(text, control));
-}
-
+#define SBXI_JSON_MASK(where) ((unsigned)_mm_movemask_epi8(where))
+#if defined(__GNUC__)
+#define SBXI_JSON_FIRST(mask) ((size_t)__builtin_ctz(mask))
+#else
+#define SBXI_JSON_FIRST(mask) sbxi_json_first(mask)
 static size_t sbxi_json_first(sbxi_json_mask mask)
 {
-#if defined(__GNUC__)
-    return (size_t)__builtin_ctz(mask);
-#else
     size_t at = 0;
     while (!(mask >> at & 1))
         at++;
     return at;
+}
 #endif
-}
-
-static sbxi_json_block sbxi_json_seen(sbxi_json_block seen, sbxi_json_block block)
+#endif
+#define SBXI_JSON_SPECIAL(block) SBXI_JSON_MASK(sbxi_json_special(block))
+static sbxi_v16 sbxi_json_special(sbxi_v16 block)
 {
-    return _mm_or_si128(seen, block);
+    sbxi_v16 control = SBXI_V_EQUAL(SBXI_V_MAX(block, SBXI_V_FILL(0x1f)), SBXI_V_FILL(0x1f));
+    sbxi_v16 quote = SBXI_V_EQUAL(block, SBXI_V_FILL('"'));
+    sbxi_v16 backslash = SBXI_V_EQUAL(block, SBXI_V_FILL('\\'));
+    return SBXI_V_OR(control, SBXI_V_OR(quote, backslash));
 }
-
-static int sbxi_json_foreign(sbxi_json_block seen)
-{
-    return _mm_movemask_epi8(seen) != 0;
-}
-
-#elif defined(SBXI_NEON)
-
-#define SBXI_JSON_BLOCK 16
-typedef uint8x16_t sbxi_json_block;
-typedef uint64_t sbxi_json_mask;
-#define SBXI_JSON_NOTHING vdupq_n_u8(0)
-
-static sbxi_json_block sbxi_json_load(const char *from)
-{
-    return vld1q_u8((const uint8_t *)from);
-}
-
-static void sbxi_json_store(char *to, sbxi_json_block block)
-{
-    vst1q_u8((uint8_t *)to, block);
-}
-
-/* Four bits for each byte. */
-static sbxi_json_mask sbxi_json_special(sbxi_json_block block)
-{
-    uint8x16_t text = vorrq_u8(vceqq_u8(block, vdupq_n_u8('"')), vceqq_u8(block, vdupq_n_u8('\\')));
-    uint8x16_t all = vorrq_u8(text, vcltq_u8(block, vdupq_n_u8(0x20)));
-    return vget_lane_u64(vreinterpret_u64_u8(vshrn_n_u16(vreinterpretq_u16_u8(all), 4)), 0);
-}
-
-static size_t sbxi_json_first(sbxi_json_mask mask)
-{
-    return (size_t)__builtin_ctzll(mask) >> 2;
-}
-
-static sbxi_json_block sbxi_json_seen(sbxi_json_block seen, sbxi_json_block block)
-{
-    return vorrq_u8(seen, block);
-}
-
-static int sbxi_json_foreign(sbxi_json_block seen)
-{
-    return vmaxvq_u8(seen) >= 0x80;
-}
-
 #else
-
 /* Eight bytes in a word, the first one lowest whatever the machine's order. */
-#define SBXI_JSON_BLOCK 8
 typedef uint64_t sbxi_json_block;
 typedef uint64_t sbxi_json_mask;
-#define SBXI_JSON_NOTHING 0
+#define SBXI_JSON_LOAD(p) sbxi_json_load((const unsigned char *)(p))
+#define SBXI_JSON_STORE(p, block) sbxi_json_store((unsigned char *)(p), block)
+#define SBXI_JSON_NONE 0
+#define SBXI_JSON_BOTH(a, b) ((a) | (b))
 #define SBXI_JSON_EACH UINT64_C(0x0101010101010101)
+#define SBXI_JSON_FOREIGN(block) (((block) & SBXI_JSON_EACH * 0x80) != 0)
+#define SBXI_JSON_SPECIAL(block) sbxi_json_special(block)
+#define SBXI_JSON_FIRST(mask) sbxi_json_first(mask)
 
-static sbxi_json_block sbxi_json_load(const char *from)
+static uint64_t sbxi_json_load(const unsigned char *p)
 {
-    const unsigned char *p = (const unsigned char *)from;
     return (uint64_t)p[0] | (uint64_t)p[1] << 8 | (uint64_t)p[2] << 16 | (uint64_t)p[3] << 24 |
            (uint64_t)p[4] << 32 | (uint64_t)p[5] << 40 | (uint64_t)p[6] << 48 |
            (uint64_t)p[7] << 56;
 }
 
-static void sbxi_json_store(char *to, sbxi_json_block block)
+static void sbxi_json_store(unsigned char *p, uint64_t block)
 {
-    unsigned char *p = (unsigned char *)to;
     p[0] = (unsigned char)(block & 0xff);
     p[1] = (unsigned char)(block >> 8 & 0xff);
     p[2] = (unsigned char)(block >> 16 & 0xff);
@@ -2269,7 +2250,7 @@ static void sbxi_json_store(char *to, sbxi_json_block block)
 
 /* The highest bit of each byte that is special. A borrow can only reach bytes behind a special one,
    so that the first is always right. */
-static sbxi_json_mask sbxi_json_special(sbxi_json_block block)
+static uint64_t sbxi_json_special(uint64_t block)
 {
     uint64_t quote = (block ^ SBXI_JSON_EACH * '"') - SBXI_JSON_EACH;
     uint64_t backslash = (block ^ SBXI_JSON_EACH * '\\') - SBXI_JSON_EACH;
@@ -2278,21 +2259,10 @@ static sbxi_json_mask sbxi_json_special(sbxi_json_block block)
 }
 
 /* One bit for each byte up to the first special one, which the product adds up. */
-static size_t sbxi_json_first(sbxi_json_mask mask)
+static size_t sbxi_json_first(uint64_t mask)
 {
     return (size_t)((((mask - 1) & ~mask & SBXI_JSON_EACH) * SBXI_JSON_EACH) >> 56) - 1;
 }
-
-static sbxi_json_block sbxi_json_seen(sbxi_json_block seen, sbxi_json_block block)
-{
-    return seen | block;
-}
-
-static int sbxi_json_foreign(sbxi_json_block seen)
-{
-    return (seen & SBXI_JSON_EACH * 0x80) != 0;
-}
-
 #endif
 
 static int sbxi_json_is_special(char c)
@@ -2304,19 +2274,19 @@ static int sbxi_json_is_special(char c)
    ASCII, and left as it is otherwise. */
 static size_t sbxi_json_plain(const char *from, size_t len, int *foreign)
 {
-    sbxi_json_block seen = SBXI_JSON_NOTHING, block;
+    sbxi_json_block seen = SBXI_JSON_NONE, block;
     sbxi_json_mask mask = 0;
     size_t at = 0;
-    for (; len - at >= SBXI_JSON_BLOCK; at += SBXI_JSON_BLOCK) {
-        block = sbxi_json_load(from + at);
-        seen = sbxi_json_seen(seen, block);
-        mask = sbxi_json_special(block);
+    for (; len - at >= sizeof(sbxi_json_block); at += sizeof(sbxi_json_block)) {
+        block = SBXI_JSON_LOAD(from + at);
+        seen = SBXI_JSON_BOTH(seen, block);
+        mask = SBXI_JSON_SPECIAL(block);
         if (mask) {
-            at += sbxi_json_first(mask);
+            at += SBXI_JSON_FIRST(mask);
             break;
         }
     }
-    *foreign |= sbxi_json_foreign(seen);
+    *foreign |= SBXI_JSON_FOREIGN(seen);
     if (mask)
         return at;
     for (; at < len && !sbxi_json_is_special(from[at]); at++)
@@ -2327,20 +2297,20 @@ static size_t sbxi_json_plain(const char *from, size_t len, int *foreign)
 /* The same, and copies them: up to len bytes of `to` change, also behind the plain ones. */
 static size_t sbxi_json_copy_plain(char *to, const char *from, size_t len, int *foreign)
 {
-    sbxi_json_block seen = SBXI_JSON_NOTHING, block;
+    sbxi_json_block seen = SBXI_JSON_NONE, block;
     sbxi_json_mask mask = 0;
     size_t at = 0;
-    for (; len - at >= SBXI_JSON_BLOCK; at += SBXI_JSON_BLOCK) {
-        block = sbxi_json_load(from + at);
-        sbxi_json_store(to + at, block);
-        seen = sbxi_json_seen(seen, block);
-        mask = sbxi_json_special(block);
+    for (; len - at >= sizeof(sbxi_json_block); at += sizeof(sbxi_json_block)) {
+        block = SBXI_JSON_LOAD(from + at);
+        SBXI_JSON_STORE(to + at, block);
+        seen = SBXI_JSON_BOTH(seen, block);
+        mask = SBXI_JSON_SPECIAL(block);
         if (mask) {
-            at += sbxi_json_first(mask);
+            at += SBXI_JSON_FIRST(mask);
             break;
         }
     }
-    *foreign |= sbxi_json_foreign(seen);
+    *foreign |= SBXI_JSON_FOREIGN(seen);
     if (mask)
         return at;
     for (; at < len && !sbxi_json_is_special(from[at]); at++) {
@@ -3486,9 +3456,9 @@ SBX_API void sbx_json_end_array(sbx_json_writer *w)
 SBX_API void sbx_json_key_len(sbx_json_writer *w, const char *name, size_t len)
 {
     int next = w->state == SBXI_JSON_AFTER_VALUE && !(w->arrays & 1);
-    if (!name || (!next && w->state != SBXI_JSON_FIRST_KEY))
+    if (!next && w->state != SBXI_JSON_FIRST_KEY)
         sbxi_json_misused(w);
-    else if (sbxi_json_check_text(w, name, len)) {
+    if (sbxi_json_check_text(w, name, len)) {
         if (next)
             sbxi_json_put(w, ",", 1);
         sbxi_json_put_text(w, name, len);
@@ -3499,7 +3469,7 @@ SBX_API void sbx_json_key_len(sbx_json_writer *w, const char *name, size_t len)
 
 SBX_API void sbx_json_key(sbx_json_writer *w, const char *name)
 {
-    sbx_json_key_len(w, name, name ? strlen(name) : 0);
+    sbx_json_key_len(w, name, name ? strlen(name) : 1);
 }
 
 SBX_API void sbx_json_string(sbx_json_writer *w, const char *text, size_t len)
@@ -3874,23 +3844,31 @@ static sbx_status sbxi_http1_refuse(sbx_http1 *h, const char *problem)
 
 /* ---- characters ---- */
 
-/* tchar: what a header's name and a method are made of */
-static const unsigned char sbxi_http1_tchar[256] = {
+/* 2: can stand in a header's name and in a method; 1: only in a header's value; 0: nowhere */
+static const unsigned char sbxi_http1_class[256] = {
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, /* control characters, but the tab */
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, /* control characters */
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, /* control characters */
-    0, 1, 0, 1, 1, 1, 1, 1, 0, 0, 1, 1, 0, 1, 1, 0, /*  !"#$%&'()*+,-./ */
-    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, /* 0123456789:;<=>? */
-    0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* @ABCDEFGHIJKLMNO */
-    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, /* PQRSTUVWXYZ[\]^_ */
-    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* `abcdefghijklmno */
-    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 0, 1, 0, /* pqrstuvwxyz{|}~ */
+    1, 2, 1, 2, 2, 2, 2, 2, 1, 1, 2, 2, 1, 2, 2, 1, /*  !"#$%&'()*+,-./ */
+    2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, /* 0123456789:;<=>? */
+    1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, /* @ABCDEFGHIJKLMNO */
+    2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 2, 2, /* PQRSTUVWXYZ[\]^_ */
+    2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, /* `abcdefghijklmno */
+    2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 2, 1, 2, 0, /* pqrstuvwxyz{|}~ */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* not ASCII */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* not ASCII */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* not ASCII */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* not ASCII */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* not ASCII */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* not ASCII */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* not ASCII */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* not ASCII */
 };
 
 /* The length of the longest prefix that is a header's name or a method. */
 static size_t sbxi_http1_token_len(const char *text, size_t len)
 {
     size_t i = 0;
-    while (i < len && sbxi_http1_tchar[(unsigned char)text[i]])
+    while (i < len && sbxi_http1_class[(unsigned char)text[i]] == 2)
         i++;
     return i;
 }
@@ -3901,16 +3879,11 @@ static int sbxi_http1_token(const char *text, size_t len)
     return len > 0 && sbxi_http1_token_len(text, len) == len;
 }
 
-static int sbxi_http1_is_control(char c)
-{
-    return ((unsigned char)c < 0x20 && c != '\t') || c == 0x7f;
-}
-
 /* 1 if text can be a header's value: no control characters but the tab. */
 static int sbxi_http1_value(const char *text, size_t len)
 {
     size_t i = 0;
-    while (i < len && !sbxi_http1_is_control(text[i]))
+    while (i < len && sbxi_http1_class[(unsigned char)text[i]])
         i++;
     return i == len;
 }
@@ -3940,6 +3913,7 @@ static char sbxi_http1_small(char c)
 SBX_API int sbx_http1_has_token(const char *value, size_t len, const char *token)
 {
     size_t at = 0, i;
+    const char *comma;
     while (at < len) {
         while (at < len && sbxi_http1_is_space(value[at]))
             at++;
@@ -3953,8 +3927,8 @@ SBX_API int sbx_http1_has_token(const char *value, size_t len, const char *token
             if (at == len || value[at] == ',')
                 return 1;
         }
-        while (at < len && value[at++] != ',')
-            continue;
+        comma = at < len ? (const char *)memchr(value + at, ',', len - at) : NULL;
+        at = comma ? (size_t)(comma - value) + 1 : len;
     }
     return 0;
 }
@@ -3988,16 +3962,18 @@ static int sbxi_http1_is(const char *name, const char *lower, size_t len)
    by its first bytes. Of a response these are all up to the status. */
 static int sbxi_http1_may_start(const sbx_http1 *h, const char *line, size_t len)
 {
-    static const char low[] = "HTTP/1.0 100", high[] = "HTTP/1.1 999";
-    size_t i, n = len < sizeof(low) - 1 ? len : sizeof(low) - 1;
+    static const char version[] = "HTTP/1.", low[] = "0 100", high[] = "1 999";
+    size_t i, n = len < 12 ? len : 12;
     if (h->role == SBX_HTTP1_REQUEST) {
         if (line[0] == '\r')
             return h->empty_lines < SBXI_HTTP1_EMPTY_LINES && (len < 2 || line[1] == '\n');
         i = sbxi_http1_token_len(line, n);
         return i == n || (i > 0 && line[i] == ' ');
     }
-    for (i = 0; i < n; i++) {
-        if (line[i] < low[i] || line[i] > high[i])
+    if (memcmp(line, version, n < 7 ? n : 7) != 0)
+        return 0;
+    for (i = 7; i < n; i++) {
+        if (line[i] < low[i - 7] || line[i] > high[i - 7])
             return 0;
     }
     return 1;
@@ -4197,58 +4173,72 @@ static sbx_status sbxi_http1_field(sbx_http1 *h, const char *line, size_t n, sbx
     return SBX_OK;
 }
 
+/* Goes on from p over letters and "-", as nearly all names are made of; may stop early. */
+static const char *sbxi_http1_quick_name(const char *p, const char *last)
+{
+#if defined(SBXI_SSE2)
+    for (; p < last; p += 16) {
+        __m128i block = _mm_loadu_si128((const __m128i *)(const void *)p);
+        /* As signed numbers, the small letters are now the largest ones there are. */
+        __m128i moved = _mm_add_epi8(_mm_or_si128(block, _mm_set1_epi8(0x20)),
+                                     _mm_set1_epi8(0x7f - 'z'));
+        __m128i good = _mm_or_si128(_mm_cmpgt_epi8(moved, _mm_set1_epi8(0x7f - 'z' + 'a' - 1)),
+                                    _mm_cmpeq_epi8(block, _mm_set1_epi8('-')));
+        unsigned bad = ~(unsigned)_mm_movemask_epi8(good);
+        if (bad != 0xffff0000)
+            return p + (unsigned)__builtin_ctz(bad);
+    }
+#endif
+    return p;
+}
+
+/* Goes on from p over printable ASCII, as nearly all values are made of; may stop early. */
+static const char *sbxi_http1_quick_value(const char *p, const char *last)
+{
+#if defined(SBXI_SSE2)
+    for (; p < last; p += 16) {
+        __m128i block = _mm_loadu_si128((const __m128i *)(const void *)p);
+        /* As signed numbers, 0x7f is now the smallest one, and all the others were small before. */
+        __m128i moved = _mm_add_epi8(block, _mm_set1_epi8(1));
+        unsigned bad = ~(unsigned)_mm_movemask_epi8(_mm_cmpgt_epi8(moved, _mm_set1_epi8(0x20)));
+        if (bad != 0xffff0000)
+            return p + (unsigned)__builtin_ctz(bad);
+    }
+#endif
+    return p;
+}
+
 /* The same for a header that lies in data. Nearly all do: so this one does not look for the line's end
    first, and takes 16 bytes at a time where it can. Returns its length; 0 if it is not complete or
    not valid. */
-static size_t sbxi_http1_quick_field(const char *data, size_t len, sbx_http1_event *event)
+static size_t sbxi_http1_quick_field(const char *data, const char *stop, sbx_http1_event *event)
 {
-    size_t name = 0, start, end, next;
-#if defined(SBXI_SSE2)
-    for (; name + 16 <= len; name += 16) { /* passes over letters and "-" */
-        __m128i block = _mm_loadu_si128((const __m128i *)(const void *)(data + name));
-        __m128i letter = _mm_sub_epi8(_mm_or_si128(block, _mm_set1_epi8(0x20)), _mm_set1_epi8('a'));
-        __m128i good = _mm_or_si128(_mm_cmpeq_epi8(_mm_min_epu8(letter, _mm_set1_epi8(25)), letter),
-                                    _mm_cmpeq_epi8(block, _mm_set1_epi8('-')));
-        int mask = _mm_movemask_epi8(good) ^ 0xffff;
-        if (mask) {
-            name += (size_t)__builtin_ctz((unsigned)mask);
-            break;
-        }
+    const char *last = stop - data < 16 ? data : stop - 16; /* behind it are fewer than 16 bytes */
+    const char *name = sbxi_http1_quick_name(data, last), *value, *end;
+    size_t n;
+    while (name < stop && *name != ':') {
+        if (sbxi_http1_class[(unsigned char)*name++] != 2)
+            return 0;
     }
-#endif
-    while (name < len && sbxi_http1_tchar[(unsigned char)data[name]])
-        name++;
-    if (name == 0 || name == len || data[name] != ':')
+    if (name == data || name == stop)
         return 0;
-    end = start = name + 1;
-#if defined(SBXI_SSE2)
-    for (; end + 16 <= len; end += 16) { /* passes over what is no control character or a tab */
-        __m128i block = _mm_loadu_si128((const __m128i *)(const void *)(data + end));
-        __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(block, _mm_set1_epi8(0x1f)), block);
-        __m128i tab = _mm_cmpeq_epi8(block, _mm_set1_epi8('\t'));
-        __m128i del = _mm_cmpeq_epi8(block, _mm_set1_epi8(0x7f));
-        int mask = _mm_movemask_epi8(_mm_or_si128(_mm_andnot_si128(tab, low), del));
-        if (mask) {
-            end += (size_t)__builtin_ctz((unsigned)mask);
-            break;
-        }
-    }
-#endif
-    while (end < len && !sbxi_http1_is_control(data[end]))
+    end = sbxi_http1_quick_value(name + 1, last);
+    while (end < stop && *end != '\r' && sbxi_http1_class[(unsigned char)*end])
         end++;
-    if (len - end < 2 || data[end] != '\r' || data[end + 1] != '\n')
+    if (stop - end < 2 || end[0] != '\r' || end[1] != '\n')
         return 0;
-    next = end + 2;
-    while (sbxi_http1_is_space(data[start])) /* the CR stops it */
-        start++;
-    while (end > start && sbxi_http1_is_space(data[end - 1]))
+    n = (size_t)(end - data) + 2;
+    value = name + (name[1] == ' ' ? 2 : 1);
+    while (sbxi_http1_is_space(*value)) /* the CR stops it */
+        value++;
+    while (end > value && sbxi_http1_is_space(end[-1]))
         end--;
     memset(event, 0, sizeof(*event));
     event->name = data;
-    event->name_len = name;
-    event->value = data + start;
-    event->value_len = end - start;
-    return next;
+    event->name_len = (size_t)(name - data);
+    event->value = value;
+    event->value_len = (size_t)(end - value);
+    return n;
 }
 
 /* The empty line: what kind of body follows? RFC 9112, 6.3. */
@@ -4397,16 +4387,6 @@ static sbx_status sbxi_http1_count(sbx_http1 *h, size_t n)
     return SBX_OK;
 }
 
-/* A header of n bytes was split into event. */
-static sbx_status sbxi_http1_header(sbx_http1 *h, size_t n, sbx_http1_event *event)
-{
-    sbx_status st = sbxi_http1_count(h, n);
-    if (st != SBX_OK)
-        return st;
-    event->type = SBX_HTTP1_HEADER;
-    return sbxi_http1_meaning(h, event);
-}
-
 /* Any line of a head or of trailers, with its CR LF. */
 static sbx_status sbxi_http1_head_line(sbx_http1 *h, const char *line, size_t n,
                                        sbx_http1_event *event)
@@ -4416,10 +4396,11 @@ static sbx_status sbxi_http1_head_line(sbx_http1 *h, const char *line, size_t n,
     if (n > 2) {
         st = sbxi_http1_field(h, line, n, event);
         if (st == SBX_OK)
-            st = sbxi_http1_header(h, n, event);
-        if (st == SBX_OK && state == SBXI_HTTP1_TRAILER)
-            event->type = SBX_HTTP1_TRAILER;
-        return st == SBX_OK && state == SBXI_HTTP1_SKIPPED ? SBX_AGAIN : st;
+            st = sbxi_http1_count(h, n);
+        if (st == SBX_OK && state == SBXI_HTTP1_SKIPPED)
+            return SBX_AGAIN;
+        event->type = state == SBXI_HTTP1_HEADER ? SBX_HTTP1_HEADER : SBX_HTTP1_TRAILER;
+        return st == SBX_OK && state == SBXI_HTTP1_HEADER ? sbxi_http1_meaning(h, event) : st;
     }
     if (state == SBXI_HTTP1_HEADER)
         return sbxi_http1_head_end(h, event);
@@ -4466,6 +4447,8 @@ static sbx_status sbxi_http1_read_any(sbx_http1 *h, const char *data, size_t len
 {
     size_t pos = 0;
     sbx_status st;
+    if (len == 0)
+        data = ""; /* it may be NULL, to which nothing can be added */
     do {
         memset(event, 0, sizeof(*event));
         st = sbxi_http1_step(h, data, len, &pos, event);
@@ -4477,15 +4460,19 @@ static sbx_status sbxi_http1_read_any(sbx_http1 *h, const char *data, size_t len
 SBX_API sbx_status sbx_http1_read(sbx_http1 *h, const void *data, size_t len, size_t *used,
                                   sbx_http1_event *event)
 {
-    const char *from = len ? (const char *)data : "";
+    const char *from = (const char *)data;
     size_t n;
-    if (h->state != SBXI_HTTP1_HEADER || h->used > 0)
+    if (h->state != SBXI_HTTP1_HEADER || h->used > 0 || len == 0)
         return sbxi_http1_read_any(h, from, len, used, event);
-    n = sbxi_http1_quick_field(from, len, event);
+    n = sbxi_http1_quick_field(from, from + len, event);
     if (n == 0)
         return sbxi_http1_read_any(h, from, len, used, event);
     *used = n;
-    return sbxi_http1_header(h, n, event);
+    event->type = SBX_HTTP1_HEADER;
+    if (sbxi_http1_count(h, n) != SBX_OK)
+        return h->status;
+    n = event->name_len;
+    return n == 4 || n == 10 || n == 14 || n == 17 ? sbxi_http1_meaning(h, event) : SBX_OK;
 }
 
 SBX_API sbx_status sbx_http1_finish(sbx_http1 *h, sbx_http1_event *event)
@@ -5325,6 +5312,7 @@ static void sbxi_log(const sbx_client *client, int level, const char *format, ..
     va_start(args, format);
     sbxi_vformat(line, sizeof(line), format, args);
     va_end(args);
+    sbxi_redact(line, client->api_key);
     client->log(client->log_user, level, line);
 }
 
@@ -6432,6 +6420,8 @@ static sbx_status sbxi_op_advance(sbx_op *op)
     if (st == SBX_AGAIN && sbxi_now(op->client) >= op->deadline &&
         !(op->type->pending && op->type->pending(op)))
         st = sbxi_op_timed_out(op);
+    if (st < 0)
+        sbxi_error_redact(&op->error, op->client->api_key);
     op->status = st;
     return st;
 }
@@ -8556,8 +8546,10 @@ static void sbxi_message_integer(sbxi_message *m, sbxi_message_key key, int64_t 
     }
 }
 
-/* Reads a whole message. Members of an unexpected type count as absent. */
-static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len, sbxi_message *m)
+/* Reads a whole message. Members of an unexpected type count as absent. utf8_checked says that the
+   WebSocket codec has checked the text already. */
+static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len, int utf8_checked,
+                                    sbxi_message *m)
 {
     sbx_json j;
     sbx_json_event e;
@@ -8570,6 +8562,7 @@ static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len
     if (sbxi_buffer_reserve(&c->text, len + 16) != SBX_OK)
         return sbxi_fail_memory(&c->op.error);
     sbx_json_init(&j, c->text.data, c->text.cap);
+    j.utf8_checked = utf8_checked;
     for (;;) {
         size_t used = 0;
         st = sbx_json_read(&j, data + at, len - at, &used, &e);
@@ -8670,10 +8663,10 @@ static sbx_status sbxi_command_started(sbx_command *c, const sbxi_message *m)
     return SBX_OK;
 }
 
-static sbx_status sbxi_command_message(sbx_command *c, const char *data, size_t len)
+static sbx_status sbxi_command_message(sbx_command *c, const char *data, size_t len, int utf8_checked)
 {
     sbxi_message m;
-    sbx_status st = sbxi_message_read(c, data, len, &m);
+    sbx_status st = sbxi_message_read(c, data, len, utf8_checked, &m);
     if (st != SBX_OK)
         return st;
     switch (m.type) {
@@ -8720,12 +8713,12 @@ static sbx_status sbxi_command_event(sbx_command *c, const sbx_ws_event *e)
         if (e->first)
             c->message.start = c->message.end = 0;
         if (e->first && e->last)
-            return sbxi_command_message(c, e->data, e->len);
+            return sbxi_command_message(c, e->data, e->len, e->opcode == SBX_WS_TEXT);
         st = sbxi_buffer_append(&c->message, e->data, e->len);
         if (st != SBX_OK)
             return sbxi_fail_memory(&c->op.error);
         return e->last ? sbxi_command_message(c, sbxi_buffer_data(&c->message),
-                                              sbxi_buffer_len(&c->message))
+                                              sbxi_buffer_len(&c->message), e->opcode == SBX_WS_TEXT)
                        : SBX_OK;
     }
 }
@@ -9321,6 +9314,7 @@ SBX_API sbx_status sbx_sandbox_at(sbx_client *client, const char *dataplane_url,
     sandbox->status = "ready";
     sandbox->name = sandbox->id = sandbox->status_message = sandbox->template_name =
         sandbox->snapshot_id = sandbox->created_at = sandbox->updated_at = "";
+    *out = sandbox;
     return SBX_OK;
 }
 

@@ -196,6 +196,33 @@ static sbx_status sbxi_fail(sbx_error *err, sbx_status status, const char *forma
     return status;
 }
 
+/* Covers secret (NULL: none) wherever text holds it, also where its end was cut off: a service may
+   quote the key that it refuses. */
+static void sbxi_redact(char *text, const char *secret)
+{
+    size_t len = secret ? strlen(secret) : 0, i, n;
+    for (i = 0; len && text[i]; i++) {
+        for (n = 0; n < len && text[i + n] == secret[n]; n++) {
+        }
+        if (n == len || (n >= 4 && text[i + n] == 0))
+            memset(text + i, '*', n);
+    }
+}
+
+static void sbxi_error_redact(sbx_error *err, const char *secret)
+{
+    int i;
+    sbxi_redact(err->message, secret);
+    sbxi_redact(err->error_type, secret);
+    sbxi_redact(err->field, secret);
+    sbxi_redact(err->last_status, secret);
+    for (i = 0; i < SBX_ERROR_DETAILS; i++) {
+        sbxi_redact(err->details[i].field, secret);
+        sbxi_redact(err->details[i].type, secret);
+        sbxi_redact(err->details[i].message, secret);
+    }
+}
+
 static sbx_status sbxi_fail_memory(sbx_error *err)
 {
     return sbxi_fail(err, SBX_E_MEMORY, "out of memory");

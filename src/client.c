@@ -217,5 +217,6 @@ SBX_API sbx_status sbx_sandbox_at(sbx_client *client, const char *dataplane_url,
     sandbox->status = "ready";
     sandbox->name = sandbox->id = sandbox->status_message = sandbox->template_name =
         sandbox->snapshot_id = sandbox->created_at = sandbox->updated_at = "";
+    *out = sandbox;
     return SBX_OK;
 }

@@ -528,8 +528,10 @@ static void sbxi_message_integer(sbxi_message *m, sbxi_message_key key, int64_t 
     }
 }
 
-/* Reads a whole message. Members of an unexpected type count as absent. */
-static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len, sbxi_message *m)
+/* Reads a whole message. Members of an unexpected type count as absent. utf8_checked says that the
+   WebSocket codec has checked the text already. */
+static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len, int utf8_checked,
+                                    sbxi_message *m)
 {
     sbx_json j;
     sbx_json_event e;
@@ -542,6 +544,7 @@ static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len
     if (sbxi_buffer_reserve(&c->text, len + 16) != SBX_OK)
         return sbxi_fail_memory(&c->op.error);
     sbx_json_init(&j, c->text.data, c->text.cap);
+    j.utf8_checked = utf8_checked;
     for (;;) {
         size_t used = 0;
         st = sbx_json_read(&j, data + at, len - at, &used, &e);
@@ -642,10 +645,10 @@ static sbx_status sbxi_command_started(sbx_command *c, const sbxi_message *m)
     return SBX_OK;
 }
 
-static sbx_status sbxi_command_message(sbx_command *c, const char *data, size_t len)
+static sbx_status sbxi_command_message(sbx_command *c, const char *data, size_t len, int utf8_checked)
 {
     sbxi_message m;
-    sbx_status st = sbxi_message_read(c, data, len, &m);
+    sbx_status st = sbxi_message_read(c, data, len, utf8_checked, &m);
     if (st != SBX_OK)
         return st;
     switch (m.type) {
@@ -692,12 +695,12 @@ static sbx_status sbxi_command_event(sbx_command *c, const sbx_ws_event *e)
         if (e->first)
             c->message.start = c->message.end = 0;
         if (e->first && e->last)
-            return sbxi_command_message(c, e->data, e->len);
+            return sbxi_command_message(c, e->data, e->len, e->opcode == SBX_WS_TEXT);
         st = sbxi_buffer_append(&c->message, e->data, e->len);
         if (st != SBX_OK)
             return sbxi_fail_memory(&c->op.error);
         return e->last ? sbxi_command_message(c, sbxi_buffer_data(&c->message),
-                                              sbxi_buffer_len(&c->message))
+                                              sbxi_buffer_len(&c->message), e->opcode == SBX_WS_TEXT)
                        : SBX_OK;
     }
 }

@@ -38,6 +38,7 @@ static void sbxi_log(const sbx_client *client, int level, const char *format, ..
     va_start(args, format);
     sbxi_vformat(line, sizeof(line), format, args);
     va_end(args);
+    sbxi_redact(line, client->api_key);
     client->log(client->log_user, level, line);
 }
 

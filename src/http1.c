@@ -44,23 +44,31 @@ static sbx_status sbxi_http1_refuse(sbx_http1 *h, const char *problem)
 
 /* ---- characters ---- */
 
-/* tchar: what a header's name and a method are made of */
-static const unsigned char sbxi_http1_tchar[256] = {
+/* 2: can stand in a header's name and in a method; 1: only in a header's value; 0: nowhere */
+static const unsigned char sbxi_http1_class[256] = {
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, /* control characters, but the tab */
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, /* control characters */
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, /* control characters */
-    0, 1, 0, 1, 1, 1, 1, 1, 0, 0, 1, 1, 0, 1, 1, 0, /*  !"#$%&'()*+,-./ */
-    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, /* 0123456789:;<=>? */
-    0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* @ABCDEFGHIJKLMNO */
-    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, /* PQRSTUVWXYZ[\]^_ */
-    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* `abcdefghijklmno */
-    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 0, 1, 0, /* pqrstuvwxyz{|}~ */
+    1, 2, 1, 2, 2, 2, 2, 2, 1, 1, 2, 2, 1, 2, 2, 1, /*  !"#$%&'()*+,-./ */
+    2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, /* 0123456789:;<=>? */
+    1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, /* @ABCDEFGHIJKLMNO */
+    2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 2, 2, /* PQRSTUVWXYZ[\]^_ */
+    2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, /* `abcdefghijklmno */
+    2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 2, 1, 2, 0, /* pqrstuvwxyz{|}~ */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* not ASCII */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* not ASCII */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* not ASCII */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* not ASCII */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* not ASCII */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* not ASCII */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* not ASCII */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* not ASCII */
 };
 
 /* The length of the longest prefix that is a header's name or a method. */
 static size_t sbxi_http1_token_len(const char *text, size_t len)
 {
     size_t i = 0;
-    while (i < len && sbxi_http1_tchar[(unsigned char)text[i]])
+    while (i < len && sbxi_http1_class[(unsigned char)text[i]] == 2)
         i++;
     return i;
 }
@@ -71,16 +79,11 @@ static int sbxi_http1_token(const char *text, size_t len)
     return len > 0 && sbxi_http1_token_len(text, len) == len;
 }
 
-static int sbxi_http1_is_control(char c)
-{
-    return ((unsigned char)c < 0x20 && c != '\t') || c == 0x7f;
-}
-
 /* 1 if text can be a header's value: no control characters but the tab. */
 static int sbxi_http1_value(const char *text, size_t len)
 {
     size_t i = 0;
-    while (i < len && !sbxi_http1_is_control(text[i]))
+    while (i < len && sbxi_http1_class[(unsigned char)text[i]])
         i++;
     return i == len;
 }
@@ -101,30 +104,17 @@ static void sbxi_http1_trim(const char **text, size_t *len)
     }
 }
 
-/* A letter as its small form, other bytes as they are. */
-static char sbxi_http1_small(char c)
-{
-    return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
-}
-
 SBX_API int sbx_http1_has_token(const char *value, size_t len, const char *token)
 {
-    size_t at = 0, i;
-    while (at < len) {
-        while (at < len && sbxi_http1_is_space(value[at]))
-            at++;
-        for (i = 0; token[i] && at < len; i++, at++) {
-            if (sbxi_http1_small(value[at]) != sbxi_http1_small(token[i]))
-                break;
-        }
-        if (i > 0 && !token[i]) {
-            while (at < len && sbxi_http1_is_space(value[at]))
-                at++;
-            if (at == len || value[at] == ',')
-                return 1;
-        }
-        while (at < len && value[at++] != ',')
-            continue;
+    while (len > 0) {
+        const char *comma = (const char *)memchr(value, ',', len), *element = value;
+        size_t element_len = comma ? (size_t)(comma - value) : len;
+        size_t n = comma ? element_len + 1 : len;
+        value += n;
+        len -= n;
+        sbxi_http1_trim(&element, &element_len);
+        if (element_len > 0 && sbxi_equal_nocase(element, element_len, token))
+            return 1;
     }
     return 0;
 }
@@ -159,14 +149,16 @@ static int sbxi_http1_is(const char *name, const char *lower, size_t len)
 static int sbxi_http1_may_start(const sbx_http1 *h, const char *line, size_t len)
 {
     static const char low[] = "HTTP/1.0 100", high[] = "HTTP/1.1 999";
-    size_t i, n = len < sizeof(low) - 1 ? len : sizeof(low) - 1;
+    size_t i = 0, n = len < 12 ? len : 12;
     if (h->role == SBX_HTTP1_REQUEST) {
         if (line[0] == '\r')
             return h->empty_lines < SBXI_HTTP1_EMPTY_LINES && (len < 2 || line[1] == '\n');
         i = sbxi_http1_token_len(line, n);
         return i == n || (i > 0 && line[i] == ' ');
     }
-    for (i = 0; i < n; i++) {
+    if (n == 12 && memcmp(line, "HTTP/1.", 7) == 0)
+        i = 7;
+    for (; i < n; i++) {
         if (line[i] < low[i] || line[i] > high[i])
             return 0;
     }
@@ -216,7 +208,7 @@ static sbx_status sbxi_http1_line(sbx_http1 *h, const char *data, size_t len, si
 static sbx_status sbxi_http1_status_line(sbx_http1 *h, const char *line, size_t n,
                                          sbx_http1_event *event)
 {
-    if (n < 12 || (n > 12 && line[12] != ' '))
+    if (n > 12 && line[12] != ' ')
         return sbxi_http1_refuse(h, "the status is not a number of three digits");
     if (!sbxi_http1_value(line + 12, n - 12))
         return sbxi_http1_refuse(h, "the reason phrase has a control character");
@@ -277,24 +269,24 @@ static sbx_status sbxi_http1_start(sbx_http1 *h, const char *line, size_t n, sbx
     return SBX_AGAIN;
 }
 
-static sbx_status sbxi_http1_content_length(sbx_http1 *h, const char *value, size_t len)
+static sbx_status sbxi_http1_content_length(sbx_http1 *h, const sbx_http1_event *header)
 {
     uint64_t length;
     if (h->content_length != SBX_NONE)
         return sbxi_http1_refuse(h, "there is more than one Content-Length");
-    if (!sbxi_parse_uint(value, len, &length) || length > INT64_MAX)
+    if (!sbxi_parse_uint(header->value, header->value_len, &length) || length > INT64_MAX)
         return sbxi_http1_refuse(h, "the Content-Length is not a number");
     h->content_length = (int64_t)length;
     return h->chunked ? sbxi_http1_refuse(h, "there is a Content-Length besides chunks") : SBX_OK;
 }
 
-static sbx_status sbxi_http1_transfer_encoding(sbx_http1 *h, const char *value, size_t len)
+static sbx_status sbxi_http1_transfer_encoding(sbx_http1 *h, const sbx_http1_event *header)
 {
     if (h->minor_version == 0)
         return sbxi_http1_refuse(h, "there is a Transfer-Encoding in HTTP/1.0");
     if (h->chunked)
         return sbxi_http1_refuse(h, "there is more than one Transfer-Encoding");
-    if (!sbxi_equal_nocase(value, len, "chunked"))
+    if (!sbxi_equal_nocase(header->value, header->value_len, "chunked"))
         return sbxi_http1_refuse(h, "the Transfer-Encoding is not chunked");
     h->chunked = 1;
     return h->content_length != SBX_NONE
@@ -302,44 +294,46 @@ static sbx_status sbxi_http1_transfer_encoding(sbx_http1 *h, const char *value, 
                : SBX_OK;
 }
 
-static sbx_status sbxi_http1_host(sbx_http1 *h, const char *value, size_t len)
+static sbx_status sbxi_http1_host(sbx_http1 *h, const sbx_http1_event *header)
 {
     size_t i;
-    if (h->role == SBX_HTTP1_RESPONSE)
-        return SBX_OK;
     if (h->hosts++ > 0)
         return sbxi_http1_refuse(h, "there is more than one Host");
-    for (i = 0; i < len; i++) {
-        if (value[i] <= 0x20 || value[i] > 0x7e || strchr("\"#,/<>?@\\^`{|}", value[i]))
+    for (i = 0; i < header->value_len; i++) {
+        char c = header->value[i];
+        if (c <= 0x20 || c > 0x7e || strchr("\"#,/<>?@\\^`{|}", c))
             return sbxi_http1_refuse(h, "the Host has a character that does not belong there");
     }
+    return SBX_OK;
+}
+
+static sbx_status sbxi_http1_connection(sbx_http1 *h, const sbx_http1_event *header)
+{
+    h->close |= sbx_http1_has_token(header->value, header->value_len, "close");
+    if (h->minor_version == 0) /* in 1.1 it goes without saying */
+        h->keep_alive |= sbx_http1_has_token(header->value, header->value_len, "keep-alive");
     return SBX_OK;
 }
 
 /* What a header says about the message itself. */
 static sbx_status sbxi_http1_meaning(sbx_http1 *h, const sbx_http1_event *header)
 {
-    const char *name = header->name, *value = header->value;
-    size_t len = header->value_len;
     switch (header->name_len) {
     case 4:
-        if (sbxi_http1_is(name, "host", 4))
-            return sbxi_http1_host(h, value, len);
+        if (h->role == SBX_HTTP1_REQUEST && sbxi_http1_is(header->name, "host", 4))
+            return sbxi_http1_host(h, header);
         break;
     case 10:
-        if (sbxi_http1_is(name, "connection", 10)) {
-            h->close |= sbx_http1_has_token(value, len, "close");
-            if (h->minor_version == 0)
-                h->keep_alive |= sbx_http1_has_token(value, len, "keep-alive");
-        }
+        if (sbxi_http1_is(header->name, "connection", 10))
+            return sbxi_http1_connection(h, header);
         break;
     case 14:
-        if (sbxi_http1_is(name, "content-length", 14))
-            return sbxi_http1_content_length(h, value, len);
+        if (sbxi_http1_is(header->name, "content-length", 14))
+            return sbxi_http1_content_length(h, header);
         break;
     case 17:
-        if (sbxi_http1_is(name, "transfer-encoding", 17))
-            return sbxi_http1_transfer_encoding(h, value, len);
+        if (sbxi_http1_is(header->name, "transfer-encoding", 17))
+            return sbxi_http1_transfer_encoding(h, header);
         break;
     default:
         break;
@@ -367,72 +361,81 @@ static sbx_status sbxi_http1_field(sbx_http1 *h, const char *line, size_t n, sbx
     return SBX_OK;
 }
 
-/* How many bytes from the first on are letters and "-", as nearly all names are. May give up early. */
-static size_t sbxi_http1_quick_name(const char *text, size_t len)
+/* Goes on from p over letters and "-", as nearly all names are made of; may stop early. */
+static const char *sbxi_http1_quick_name(const char *p, const char *last)
 {
-    size_t at = 0;
 #if defined(SBXI_SSE2)
-    for (; at + 16 <= len; at += 16) {
-        __m128i block = _mm_loadu_si128((const __m128i *)(const void *)(text + at));
-        __m128i letter = _mm_sub_epi8(_mm_or_si128(block, _mm_set1_epi8(0x20)), _mm_set1_epi8('a'));
-        __m128i good = _mm_or_si128(_mm_cmpeq_epi8(_mm_min_epu8(letter, _mm_set1_epi8(25)), letter),
-                                    _mm_cmpeq_epi8(block, _mm_set1_epi8('-')));
-        unsigned bad = (unsigned)_mm_movemask_epi8(good) ^ 0xffff;
+    for (; p < last; p += 16) {
+        __m128i block = _mm_loadu_si128((const __m128i *)(const void *)p);
+        /* Seen as signed numbers, the small letters are now the largest ones there are. */
+        __m128i moved = _mm_add_epi8(_mm_or_si128(block, _mm_set1_epi8(0x20)),
+                                     _mm_set1_epi8(0x7f - 'z'));
+        __m128i other = _mm_cmplt_epi8(moved, _mm_set1_epi8(0x7f - 'z' + 'a'));
+        __m128i dash = _mm_cmpeq_epi8(block, _mm_set1_epi8('-'));
+        unsigned bad = (unsigned)_mm_movemask_epi8(_mm_andnot_si128(dash, other));
         if (bad)
-            return at + (unsigned)__builtin_ctz(bad);
+            return p + (unsigned)__builtin_ctz(bad);
     }
 #endif
-    return at;
+    return p;
 }
 
-/* How many bytes from the first on can stand in a value. */
-static size_t sbxi_http1_quick_value(const char *text, size_t len)
+/* Goes on from p over printable ASCII, as nearly all values are made of; may stop early. */
+static const char *sbxi_http1_quick_value(const char *p, const char *last)
 {
-    size_t at = 0;
 #if defined(SBXI_SSE2)
-    for (; at + 16 <= len; at += 16) {
-        __m128i block = _mm_loadu_si128((const __m128i *)(const void *)(text + at));
-        __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(block, _mm_set1_epi8(0x1f)), block);
-        __m128i tab = _mm_cmpeq_epi8(block, _mm_set1_epi8('\t'));
-        __m128i del = _mm_cmpeq_epi8(block, _mm_set1_epi8(0x7f));
-        unsigned bad = (unsigned)_mm_movemask_epi8(_mm_or_si128(_mm_andnot_si128(tab, low), del));
+    for (; p < last; p += 16) {
+        __m128i block = _mm_loadu_si128((const __m128i *)(const void *)p);
+        /* Seen as signed numbers, 0x7f is now the smallest one, and what is not ASCII small too. */
+        __m128i moved = _mm_add_epi8(block, _mm_set1_epi8(1));
+        unsigned bad = (unsigned)_mm_movemask_epi8(_mm_cmplt_epi8(moved, _mm_set1_epi8(0x21)));
         if (bad)
-            return at + (unsigned)__builtin_ctz(bad);
+            return p + (unsigned)__builtin_ctz(bad);
     }
 #endif
-    while (at < len && !sbxi_http1_is_control(text[at]))
-        at++;
-    return at;
+    return p;
 }
 
 /* The same for a header that lies in data. Nearly all do: so this one does not look for the line's end
-   first, and takes 16 bytes at a time where it can. Returns its length; 0 if it is not complete or
-   not valid. */
+   first, and takes 16 bytes at a time where it can. len is at least 16. Returns the header's length; 0
+   if it is not complete or not valid. */
 static size_t sbxi_http1_quick_field(const char *data, size_t len, sbx_http1_event *event)
 {
-    size_t name = sbxi_http1_quick_name(data, len), start, end, next;
-    while (name < len && data[name] != ':') {
-        if (!sbxi_http1_tchar[(unsigned char)data[name]])
+    const char *stop = data + len, *last = stop - 16;
+    const char *name = sbxi_http1_quick_name(data, last), *value, *end;
+    size_t n;
+    for (;; name++) {
+        if (name == stop)
             return 0;
-        name++;
+        if (*name == ':')
+            break;
+        if (sbxi_http1_class[(unsigned char)*name] != 2)
+            return 0;
     }
-    if (name == 0 || name == len)
+    if (name == data)
         return 0;
-    start = name + 1;
-    end = start + sbxi_http1_quick_value(data + start, len - start);
-    if (len - end < 2 || data[end] != '\r' || data[end + 1] != '\n')
+    for (end = sbxi_http1_quick_value(name + 1, last);; end++) {
+        if (stop - end < 2)
+            return 0;
+        if (*end == '\r')
+            break;
+        if (sbxi_http1_class[(unsigned char)*end] == 0)
+            return 0;
+    }
+    if (end[1] != '\n')
         return 0;
-    next = end + 2;
-    while (sbxi_http1_is_space(data[start])) /* the CR stops it */
-        start++;
-    while (end > start && sbxi_http1_is_space(data[end - 1]))
+    n = (size_t)(end - data) + 2;
+    for (value = name + 1; sbxi_http1_is_space(*value);) /* the CR stops it */
+        value++;
+    while (end > value && sbxi_http1_is_space(end[-1]))
         end--;
     memset(event, 0, sizeof(*event));
+    event->type = SBX_HTTP1_HEADER;
     event->name = data;
-    event->name_len = name;
-    event->value = data + start;
-    event->value_len = end - start;
-    return next;
+    event->name_len = (size_t)(name - data);
+    event->value = value;
+    event->value_len = (size_t)(end - value);
+    return n;
 }
 
 /* The empty line: what kind of body follows? RFC 9112, 6.3. */
@@ -581,16 +584,6 @@ static sbx_status sbxi_http1_count(sbx_http1 *h, size_t n)
     return SBX_OK;
 }
 
-/* A header of n bytes was split into event. */
-static sbx_status sbxi_http1_header(sbx_http1 *h, size_t n, sbx_http1_event *event)
-{
-    sbx_status st = sbxi_http1_count(h, n);
-    if (st != SBX_OK)
-        return st;
-    event->type = SBX_HTTP1_HEADER;
-    return sbxi_http1_meaning(h, event);
-}
-
 /* Any line of a head or of trailers, with its CR LF. */
 static sbx_status sbxi_http1_head_line(sbx_http1 *h, const char *line, size_t n,
                                        sbx_http1_event *event)
@@ -600,10 +593,11 @@ static sbx_status sbxi_http1_head_line(sbx_http1 *h, const char *line, size_t n,
     if (n > 2) {
         st = sbxi_http1_field(h, line, n, event);
         if (st == SBX_OK)
-            st = sbxi_http1_header(h, n, event);
-        if (st == SBX_OK && state == SBXI_HTTP1_TRAILER)
-            event->type = SBX_HTTP1_TRAILER;
-        return st == SBX_OK && state == SBXI_HTTP1_SKIPPED ? SBX_AGAIN : st;
+            st = sbxi_http1_count(h, n);
+        if (st == SBX_OK && state == SBXI_HTTP1_SKIPPED)
+            return SBX_AGAIN;
+        event->type = state == SBXI_HTTP1_HEADER ? SBX_HTTP1_HEADER : SBX_HTTP1_TRAILER;
+        return st == SBX_OK && state == SBXI_HTTP1_HEADER ? sbxi_http1_meaning(h, event) : st;
     }
     if (state == SBXI_HTTP1_HEADER)
         return sbxi_http1_head_end(h, event);
@@ -650,6 +644,8 @@ static sbx_status sbxi_http1_read_any(sbx_http1 *h, const char *data, size_t len
 {
     size_t pos = 0;
     sbx_status st;
+    if (len == 0)
+        data = ""; /* it may be NULL, to which nothing can be added */
     do {
         memset(event, 0, sizeof(*event));
         st = sbxi_http1_step(h, data, len, &pos, event);
@@ -661,15 +657,18 @@ static sbx_status sbxi_http1_read_any(sbx_http1 *h, const char *data, size_t len
 SBX_API sbx_status sbx_http1_read(sbx_http1 *h, const void *data, size_t len, size_t *used,
                                   sbx_http1_event *event)
 {
-    const char *from = len ? (const char *)data : "";
+    const char *from = (const char *)data;
     size_t n;
-    if (h->state != SBXI_HTTP1_HEADER || h->used > 0)
+    if (h->state != SBXI_HTTP1_HEADER || h->used > 0 || len < 16)
         return sbxi_http1_read_any(h, from, len, used, event);
     n = sbxi_http1_quick_field(from, len, event);
     if (n == 0)
         return sbxi_http1_read_any(h, from, len, used, event);
     *used = n;
-    return sbxi_http1_header(h, n, event);
+    if (sbxi_http1_count(h, n) != SBX_OK)
+        return h->status;
+    n = event->name_len;
+    return n == 4 || n == 10 || n == 14 || n == 17 ? sbxi_http1_meaning(h, event) : SBX_OK;
 }
 
 SBX_API sbx_status sbx_http1_finish(sbx_http1 *h, sbx_http1_event *event)

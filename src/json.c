@@ -127,32 +127,6 @@ static size_t sbxi_json_plain(const char *from, size_t len, int *foreign)
     return at;
 }
 
-/* The same, and copies them: up to len bytes of `to` change, also behind the plain ones. */
-static size_t sbxi_json_copy_plain(char *to, const char *from, size_t len, int *foreign)
-{
-    sbxi_json_block seen = SBXI_JSON_NONE, block;
-    sbxi_json_mask mask = 0;
-    size_t at = 0;
-    for (; len - at >= sizeof(sbxi_json_block); at += sizeof(sbxi_json_block)) {
-        block = SBXI_JSON_LOAD(from + at);
-        SBXI_JSON_STORE(to + at, block);
-        seen = SBXI_JSON_BOTH(seen, block);
-        mask = SBXI_JSON_SPECIAL(block);
-        if (mask) {
-            at += SBXI_JSON_FIRST(mask);
-            break;
-        }
-    }
-    *foreign |= SBXI_JSON_FOREIGN(seen);
-    if (mask)
-        return at;
-    for (; at < len && !sbxi_json_is_special(from[at]); at++) {
-        *foreign |= (unsigned char)from[at] >= 0x80;
-        to[at] = from[at];
-    }
-    return at;
-}
-
 /* ---- exact numbers ---- */
 
 /* Doubles are put together from their bits. */
@@ -417,7 +391,6 @@ static int sbxi_json_to_integer(const char *text, size_t len, int64_t *out)
 static void sbxi_json_convert_number(const sbx_json *j, sbx_json_event *event)
 {
     int minus = j->number[0] == '-';
-    event->type = SBX_JSON_NUMBER;
     if (sbxi_json_to_integer(j->number, j->number_len, &event->integer)) {
         event->type = SBX_JSON_INTEGER;
         event->number = (double)event->integer;
@@ -564,7 +537,7 @@ enum {
     SBXI_JSON_VALUE,
     SBXI_JSON_FIRST_VALUE, /* or the end of the array */
     SBXI_JSON_FIRST_KEY,   /* or the end of the object */
-    SBXI_JSON_NEXT_KEY,
+    SBXI_JSON_NEXT_KEY,    /* up to here, a quote begins a text */
     SBXI_JSON_COLON,
     SBXI_JSON_AFTER_VALUE, /* a comma, or the end of the array or object */
     SBXI_JSON_COMPLETE,
@@ -572,17 +545,18 @@ enum {
     SBXI_JSON_IN_KEY,
     SBXI_JSON_IN_STRING,
     SBXI_JSON_IN_NUMBER,
-    SBXI_JSON_IN_WORD
+    SBXI_JSON_IN_WORD,
+    SBXI_JSON_FAILED
 };
 
-/* Where in a text the reader is, apart from escapes' hexadecimal digits. */
+/* Where in a text the reader is. */
 enum {
     SBXI_JSON_PLAIN,
-    SBXI_JSON_ESCAPE,      /* behind a backslash */
-    SBXI_JSON_HEX,         /* this and the next three: a digit of \uXXXX */
-    SBXI_JSON_PAIR = SBXI_JSON_HEX + 4, /* the backslash of the second half must come */
-    SBXI_JSON_PAIR_U,      /* its u must come */
-    SBXI_JSON_CHARACTER    /* the escape is complete: code goes to scratch */
+    SBXI_JSON_ESCAPE, /* behind a backslash */
+    SBXI_JSON_HEX,    /* this and the next three: before a digit of \uXXXX */
+    SBXI_JSON_PAIR = SBXI_JSON_HEX + 4, /* before the backslash of a pair's second half */
+    SBXI_JSON_PAIR_U,                   /* before its u */
+    SBXI_JSON_CHARACTER                 /* an escape is complete: code is the character */
 };
 
 /* Where in a number the reader is: behind a minus sign, a zero in front, .. */
@@ -597,10 +571,22 @@ enum {
     SBXI_JSON_EXPONENT
 };
 
+typedef struct sbxi_json_input {
+    const char *at, *end;
+} sbxi_json_input;
+
+SBX_API void sbx_json_init(sbx_json *j, char *scratch, size_t cap)
+{
+    memset(j, 0, offsetof(sbx_json, number));
+    j->scratch = scratch;
+    j->cap = cap;
+}
+
 static sbx_status sbxi_json_fail(sbx_json *j, sbx_status status, const char *problem)
 {
     j->problem = problem;
     j->status = status;
+    j->state = SBXI_JSON_FAILED;
     return status;
 }
 
@@ -609,18 +595,31 @@ static sbx_status sbxi_json_refuse(sbx_json *j, const char *problem)
     return sbxi_json_fail(j, SBX_E_PROTOCOL, problem);
 }
 
-SBX_API void sbx_json_init(sbx_json *j, char *scratch, size_t cap)
+static void sbxi_json_give(const sbx_json *j, sbx_json_type type, sbx_json_event *event)
 {
-    memset(j, 0, offsetof(sbx_json, number));
-    j->scratch = scratch;
-    j->cap = cap;
-    if (!scratch || cap < 16)
-        (void)sbxi_json_fail(j, SBX_E_ARGUMENT, "scratch must have 16 bytes or more");
+    memset(event, 0, sizeof(*event));
+    event->type = type;
+    event->depth = j->depth;
 }
 
-static void sbxi_json_value_ended(sbx_json *j)
+/* Behind a key stands a colon, mostly at once. */
+static void sbxi_json_after_key(sbx_json *j, sbxi_json_input *in)
+{
+    j->state = SBXI_JSON_COLON;
+    if (in->at < in->end && *in->at == ':') {
+        in->at++;
+        j->state = SBXI_JSON_VALUE;
+    }
+}
+
+/* Behind a value stands a comma, mostly at once, or what it is in ends. */
+static void sbxi_json_after_value(sbx_json *j, sbxi_json_input *in)
 {
     j->state = j->depth ? SBXI_JSON_AFTER_VALUE : SBXI_JSON_COMPLETE;
+    if (in->at < in->end && *in->at == ',' && j->depth) {
+        in->at++;
+        j->state = j->arrays & 1 ? SBXI_JSON_VALUE : SBXI_JSON_NEXT_KEY;
+    }
 }
 
 /* ---- reader: texts ---- */
@@ -637,9 +636,9 @@ static int sbxi_json_hex(char c)
 static char sbxi_json_unescape(char c)
 {
     switch (c) {
-    case '"': return '"';
-    case '\\': return '\\';
-    case '/': return '/';
+    case '"':
+    case '\\':
+    case '/': return c;
     case 'b': return '\b';
     case 'f': return '\f';
     case 'n': return '\n';
@@ -649,7 +648,7 @@ static char sbxi_json_unescape(char c)
     }
 }
 
-static size_t sbxi_json_encode(char out[4], uint32_t code)
+static size_t sbxi_json_encode(char *out, uint32_t code)
 {
     if (code < 0x80) {
         out[0] = (char)code;
@@ -673,215 +672,237 @@ static size_t sbxi_json_encode(char out[4], uint32_t code)
     return 4;
 }
 
+/* A usual escape, of which 6 bytes can be read: writes its character, at most 3 bytes, and returns
+   how many bytes it takes; 0 if it is bad or the half of a surrogate pair. */
+static size_t sbxi_json_escape(const char *at, char **to)
+{
+    char c = sbxi_json_unescape(at[1]);
+    int code;
+    if (c) {
+        *(*to)++ = c;
+        return 2;
+    }
+    if (at[1] != 'u')
+        return 0;
+    /* A bad digit is -1, which makes all of it negative. */
+    code = sbxi_json_hex(at[2]) * 4096 | sbxi_json_hex(at[3]) * 256 | sbxi_json_hex(at[4]) * 16 |
+           sbxi_json_hex(at[5]);
+    if (code < 0 || (code & 0xf800) == 0xd800)
+        return 0;
+    *to += sbxi_json_encode(*to, (uint32_t)code);
+    return 6;
+}
+
+/* Copies text into scratch, escapes replaced, until there is something else in it, or the data ends,
+   or the scratch may be full. *foreign becomes 1 if some of it may not be ASCII. */
+static void sbxi_json_copy(sbx_json *j, sbxi_json_input *in, int *foreign)
+{
+    sbxi_json_block seen = SBXI_JSON_NONE, block;
+    sbxi_json_mask mask = 0;
+    size_t room = j->cap - j->used, n = (size_t)(in->end - in->at);
+    /* An escape is longer than what it stands for: `to` has room for what there is up to stop. */
+    const char *at = in->at, *stop = at + (n < room ? n : room);
+    char *to = j->scratch + j->used;
+    while ((size_t)(stop - at) >= sizeof(block)) {
+        block = SBXI_JSON_LOAD(at);
+        SBXI_JSON_STORE(to, block);
+        seen = SBXI_JSON_BOTH(seen, block);
+        mask = SBXI_JSON_SPECIAL(block);
+        if (!mask) {
+            at += sizeof(block);
+            to += sizeof(block);
+            continue;
+        }
+        n = SBXI_JSON_FIRST(mask);
+        at += n;
+        to += n;
+        n = *at == '\\' && stop - at >= 6 ? sbxi_json_escape(at, &to) : 0;
+        if (n == 0)
+            break;
+        at += n;
+    }
+    *foreign |= SBXI_JSON_FOREIGN(seen);
+    while (at < stop && !sbxi_json_is_special(*at)) {
+        *foreign |= (unsigned char)*at >= 0x80;
+        *to++ = *at++;
+    }
+    in->at = at;
+    j->used = (size_t)(to - j->scratch);
+}
+
 /* One hexadecimal digit of an escape. Surrogates come in pairs, high before low: what cannot become
    one is refused as early as it shows. Returns the problem, or NULL. */
 static const char *sbxi_json_hex_step(sbx_json *j, char c)
 {
     int digit = sbxi_json_hex(c), place = j->step - SBXI_JSON_HEX;
-    int low;
     if (digit < 0)
         return "four hexadecimal digits must follow \\u";
     j->code = j->code << 4 | (uint32_t)digit;
-    low = place == 0 ? j->code == 0xd : place == 1 ? (j->code & 0xfc) == 0xdc : -1;
-    if (j->high ? low == 0 : low == 1 && place == 1)
+    if (j->high ? (place == 0 && j->code != 0xd) || (place == 1 && j->code < 0xdc)
+                : place == 1 && j->code >= 0xdc && j->code <= 0xdf)
         return "half a surrogate pair stands alone";
     j->step++;
     if (place < 3)
         return NULL;
+    j->step = SBXI_JSON_CHARACTER;
     if (j->high) {
         j->code = 0x10000 + ((j->high & 0x3ff) << 10) + (j->code & 0x3ff);
         j->high = 0;
     } else if (j->code >= 0xd800 && j->code <= 0xdbff) {
         j->high = j->code;
         j->step = SBXI_JSON_PAIR;
-        return NULL;
     }
-    j->step = SBXI_JSON_CHARACTER;
     return NULL;
 }
 
-/* One byte of an escape, the slow way. Returns the problem, or NULL. */
+/* One byte of an escape. Returns the problem, or NULL. */
 static const char *sbxi_json_escape_step(sbx_json *j, char c)
 {
     switch (j->step) {
     case SBXI_JSON_ESCAPE:
         j->code = (unsigned char)sbxi_json_unescape(c);
-        j->step = c == 'u' ? SBXI_JSON_HEX : SBXI_JSON_CHARACTER;
-        return c == 'u' || j->code ? NULL : "there is no such escape";
+        j->step = j->code ? SBXI_JSON_CHARACTER : SBXI_JSON_HEX;
+        return j->code || c == 'u' ? NULL : "there is no such escape";
     case SBXI_JSON_PAIR:
     case SBXI_JSON_PAIR_U:
         if (c != (j->step == SBXI_JSON_PAIR ? '\\' : 'u'))
             return "half a surrogate pair stands alone";
-        j->code = 0;
         j->step = j->step == SBXI_JSON_PAIR ? SBXI_JSON_PAIR_U : SBXI_JSON_HEX;
+        j->code = 0;
         return NULL;
-    default:
-        return sbxi_json_hex_step(j, c);
+    default: return sbxi_json_hex_step(j, c);
     }
 }
 
-/* The usual escapes, where data and scratch have room for any: returns the bytes taken, or 0 if the
-   slow way must deal with it. */
-static size_t sbxi_json_escape(sbx_json *j, const char *at)
-{
-    char c = sbxi_json_unescape(at[1]);
-    int code;
-    if (c) {
-        j->scratch[j->used++] = c;
-        return 2;
-    }
-    if (at[1] != 'u')
-        return 0;
-    /* A bad digit is -1 and makes all of it negative. */
-    code = sbxi_json_hex(at[2]) * 4096 | sbxi_json_hex(at[3]) * 256 | sbxi_json_hex(at[4]) * 16 |
-           sbxi_json_hex(at[5]);
-    if (code < 0 || (code & 0xf800) == 0xd800)
-        return 0;
-    j->used += sbxi_json_encode(j->scratch + j->used, (uint32_t)code);
-    return 6;
-}
-
-/* Goes on checking UTF-8; returns how many of the bytes are good. */
-static size_t sbxi_json_check_utf8(sbx_json *j, const char *text, size_t len)
-{
-    uint32_t state = j->utf8.state;
-    size_t at;
-    if (sbx_utf8_check(&j->utf8, text, len))
-        return len;
-    for (at = 0; at < len; at++) {
-        state = sbxi_utf8_step(state, (unsigned char)text[at]);
-        if (state == SBXI_UTF8_BAD)
-            break;
-    }
-    return at;
-}
-
-/* How many of the last bytes of scratch are the beginning of a character. */
-static size_t sbxi_json_unfinished(const sbx_json *j)
-{
-    size_t n;
-    for (n = 1; n <= 3 && n <= j->used; n++) {
-        unsigned char byte = (unsigned char)j->scratch[j->used - n];
-        if (byte >= 0xc0)
-            return n < (byte < 0xe0 ? 2u : byte < 0xf0 ? 3u : 4u) ? n : 0;
-        if (byte < 0x80)
-            break;
-    }
-    return 0;
-}
-
-static sbx_status sbxi_json_give_text(sbx_json *j, const char *text, size_t len, int partial,
-                                      sbx_json_event *event)
-{
-    event->type = j->state == SBXI_JSON_IN_KEY ? SBX_JSON_KEY : SBX_JSON_STRING;
-    event->depth = j->depth;
-    event->text = text;
-    event->len = len;
-    event->partial = partial;
-    if (partial)
-        j->given = len;
-    else if (j->state == SBXI_JSON_IN_KEY)
-        j->state = SBXI_JSON_COLON;
-    else
-        sbxi_json_value_ended(j);
-    return SBX_OK;
-}
-
-static sbx_status sbxi_json_give_part(sbx_json *j, sbx_json_event *event)
-{
-    return sbxi_json_give_text(j, j->scratch, j->used - sbxi_json_unfinished(j), 1, event);
-}
-
-/* Goes on with an escape. SBX_OK: either it is in scratch, or there is an event since it had no room
-   there. */
-static sbx_status sbxi_json_read_escape(sbx_json *j, const char **from, const char *end,
-                                        sbx_json_event *event)
+/* Goes on with an escape, byte by byte. SBX_OK: it is in scratch. SBX_END: it has no room there. */
+static sbx_status sbxi_json_read_escape(sbx_json *j, sbxi_json_input *in)
 {
     char bytes[4];
     size_t n;
-    for (; j->step != SBXI_JSON_CHARACTER; ++*from) {
+    for (; j->step != SBXI_JSON_CHARACTER; in->at++) {
         const char *problem;
-        if (*from == end)
+        if (in->at == in->end)
             return SBX_AGAIN;
-        problem = sbxi_json_escape_step(j, **from);
+        problem = sbxi_json_escape_step(j, *in->at);
         if (problem)
             return sbxi_json_refuse(j, problem);
     }
     n = sbxi_json_encode(bytes, j->code);
     if (n > j->cap - j->used)
-        return sbxi_json_give_part(j, event);
+        return SBX_END;
     memcpy(j->scratch + j->used, bytes, n);
     j->used += n;
     j->step = SBXI_JSON_PLAIN;
     return SBX_OK;
 }
 
-/* Goes on with a text by way of scratch. */
-static sbx_status sbxi_json_read_text(sbx_json *j, const char **from, const char *end,
+static sbx_status sbxi_json_give_text(sbx_json *j, sbxi_json_input *in, const char *text,
+                                      size_t len, sbx_json_event *event)
+{
+    int key = j->state == SBXI_JSON_IN_KEY;
+    sbxi_json_give(j, key ? SBX_JSON_KEY : SBX_JSON_STRING, event);
+    event->text = text;
+    event->len = len;
+    if (key)
+        sbxi_json_after_key(j, in);
+    else
+        sbxi_json_after_value(j, in);
+    return SBX_OK;
+}
+
+/* Gives what is in scratch, but for the beginning of a character at its end. */
+static sbx_status sbxi_json_give_part(sbx_json *j, sbx_json_event *event)
+{
+    size_t n;
+    j->given = j->used;
+    for (n = 1; n <= 3; n++) {
+        unsigned char byte = (unsigned char)j->scratch[j->used - n];
+        if (byte < 0xc0)
+            continue;
+        if (n < (byte < 0xe0 ? 2u : byte < 0xf0 ? 3u : 4u))
+            j->given -= n;
+        break;
+    }
+    sbxi_json_give(j, j->state == SBXI_JSON_IN_KEY ? SBX_JSON_KEY : SBX_JSON_STRING, event);
+    event->text = j->scratch;
+    event->len = j->given;
+    event->partial = 1;
+    return SBX_OK;
+}
+
+static sbx_status sbxi_json_copy_text(sbx_json *j, sbxi_json_input *in, int *foreign,
                                       sbx_json_event *event)
 {
-    const char *at = *from;
-    sbx_status status;
-    size_t n, good;
     for (;;) {
-        int foreign = 0;
         if (j->step != SBXI_JSON_PLAIN) {
-            status = sbxi_json_read_escape(j, from, end, event);
-            if (status != SBX_OK || event->type)
+            sbx_status status = sbxi_json_read_escape(j, in);
+            if (status == SBX_END)
+                return sbxi_json_give_part(j, event);
+            if (status != SBX_OK)
                 return status;
-            at = *from;
         }
-        n = j->cap - j->used < (size_t)(end - at) ? j->cap - j->used : (size_t)(end - at);
-        n = sbxi_json_copy_plain(j->scratch + j->used, at, n, &foreign);
-        if (!j->utf8_checked && (foreign || j->utf8.state)) {
-            good = sbxi_json_check_utf8(j, at, n);
-            if (good < n) {
-                *from = at + good;
-                return sbxi_json_refuse(j, "the text is not valid UTF-8");
-            }
-        }
-        at += n;
-        j->used += n;
-        *from = at;
-        if (at == end)
+        sbxi_json_copy(j, in, foreign);
+        if (in->at == in->end)
             return SBX_AGAIN;
-        if (!sbxi_json_is_special(*at))
-            return sbxi_json_give_part(j, event); /* scratch is full */
-        if (j->utf8.state)
-            return sbxi_json_refuse(j, "the text is not valid UTF-8");
-        if (*at == '"') {
-            *from = at + 1;
-            return sbxi_json_give_text(j, j->scratch, j->used, 0, event);
+        if (!sbxi_json_is_special(*in->at)) {
+            if (j->used == j->cap)
+                return sbxi_json_give_part(j, event);
+            continue;
         }
-        if (*at != '\\')
+        if ((unsigned char)*in->at < 0x20)
             return sbxi_json_refuse(j, "a control character must be escaped");
-        n = end - at >= 6 && j->cap - j->used >= 4 ? sbxi_json_escape(j, at) : 0;
-        at += n;
-        if (n == 0) {
-            *from = at + 1;
-            j->step = SBXI_JSON_ESCAPE;
-        }
+        if (*in->at++ == '"')
+            return sbxi_json_give_text(j, in, j->scratch, j->used, event);
+        j->step = SBXI_JSON_ESCAPE;
     }
 }
 
-/* Begins a text, behind its quote. Most keys and many strings lie there as they are to be given. */
-static sbx_status sbxi_json_begin_text(sbx_json *j, int state, const char **from, const char *end,
+/* Goes on checking UTF-8, from `from` up to where the reader is. If it is bad, goes back to the byte
+   that is. */
+static int sbxi_json_check_utf8(sbx_json *j, sbxi_json_input *in, const char *from)
+{
+    uint32_t state = j->utf8.state;
+    if (sbx_utf8_check(&j->utf8, from, (size_t)(in->at - from)))
+        return 1;
+    for (in->at = from;; in->at++) {
+        state = sbxi_utf8_step(state, (unsigned char)*in->at);
+        if (state == SBXI_UTF8_BAD)
+            return 0;
+    }
+}
+
+/* Goes on with a text by way of scratch. Bytes from `from` are to be checked. */
+static sbx_status sbxi_json_read_text(sbx_json *j, sbxi_json_input *in, const char *from,
+                                      int foreign, sbx_json_event *event)
+{
+    sbx_status status = sbxi_json_copy_text(j, in, &foreign, event);
+    if (!j->utf8_checked && (foreign || j->utf8.state) && !sbxi_json_check_utf8(j, in, from))
+        return sbxi_json_refuse(j, "the text is not valid UTF-8");
+    return status;
+}
+
+/* Begins a text, behind its quote. Without an escape it lies in data as it is to be given. */
+static sbx_status sbxi_json_begin_text(sbx_json *j, int state, sbxi_json_input *in,
                                        sbx_json_event *event)
 {
-    const char *text = *from;
+    const char *text = in->at;
     int foreign = 0;
-    size_t n = sbxi_json_plain(text, (size_t)(end - text), &foreign);
+    size_t n = sbxi_json_plain(text, (size_t)(in->end - text), &foreign);
     j->state = state;
     j->step = SBXI_JSON_PLAIN;
     j->used = 0;
-    if (n < (size_t)(end - text) && text[n] == '"') {
-        sbx_utf8 utf8 = {0};
-        if (!foreign || j->utf8_checked || (sbx_utf8_check(&utf8, text, n) && utf8.state == 0)) {
-            *from = text + n + 1;
-            return sbxi_json_give_text(j, text, n, 0, event);
-        }
+    if (n < (size_t)(in->end - text) && text[n] == '"') {
+        in->at += n + 1;
+        if (foreign && !j->utf8_checked && !sbxi_json_check_utf8(j, in, text))
+            return sbxi_json_refuse(j, "the text is not valid UTF-8");
+        return sbxi_json_give_text(j, in, text, n, event);
     }
-    return sbxi_json_read_text(j, from, end, event);
+    if (n <= j->cap) {
+        memcpy(j->scratch, text, n);
+        j->used = n;
+        in->at += n;
+    }
+    return sbxi_json_read_text(j, in, text, foreign, event);
 }
 
 /* ---- reader: numbers and words ---- */
@@ -893,170 +914,186 @@ static int sbxi_json_number_step(int step, char c, const char **problem)
     int digit = c >= '0' && c <= '9', e = c == 'e' || c == 'E';
     switch (step) {
     case SBXI_JSON_MINUS:
-        if (digit)
-            return c == '0' ? SBXI_JSON_ZERO : SBXI_JSON_DIGITS;
-        *problem = "a digit must follow the minus sign";
-        return -1;
+        if (!digit)
+            *problem = "a digit must follow the minus sign";
+        return c == '0' ? SBXI_JSON_ZERO : SBXI_JSON_DIGITS;
     case SBXI_JSON_ZERO:
-    case SBXI_JSON_DIGITS:
-        if (digit && step == SBXI_JSON_DIGITS)
-            return step;
         if (digit)
             *problem = "a number must not begin with a zero that is not all of it";
         return c == '.' ? SBXI_JSON_POINT : e ? SBXI_JSON_E : -1;
+    case SBXI_JSON_DIGITS:
+        return digit ? SBXI_JSON_DIGITS : c == '.' ? SBXI_JSON_POINT : e ? SBXI_JSON_E : -1;
     case SBXI_JSON_POINT:
-    case SBXI_JSON_FRACTION:
-        if (digit)
-            return SBXI_JSON_FRACTION;
-        if (step == SBXI_JSON_FRACTION)
-            return e ? SBXI_JSON_E : -1;
-        *problem = "a digit must follow the decimal point";
-        return -1;
-    case SBXI_JSON_E:
-        if (c == '+' || c == '-')
-            return SBXI_JSON_E_SIGN;
-        /* fall through */
+        if (!digit)
+            *problem = "a digit must follow the decimal point";
+        return SBXI_JSON_FRACTION;
+    case SBXI_JSON_FRACTION: return digit ? SBXI_JSON_FRACTION : e ? SBXI_JSON_E : -1;
+    case SBXI_JSON_EXPONENT: return digit ? SBXI_JSON_EXPONENT : -1;
     default:
-        if (digit)
-            return SBXI_JSON_EXPONENT;
-        if (step != SBXI_JSON_EXPONENT)
+        if (step == SBXI_JSON_E && (c == '+' || c == '-'))
+            return SBXI_JSON_E_SIGN;
+        if (!digit)
             *problem = "a digit must follow the exponent's e";
-        return -1;
+        return SBXI_JSON_EXPONENT;
     }
 }
 
-static sbx_status sbxi_json_give_number(sbx_json *j, sbx_json_event *event)
+static sbx_status sbxi_json_give_number(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
+    sbxi_json_give(j, SBX_JSON_NUMBER, event);
     sbxi_json_convert_number(j, event);
-    event->depth = j->depth;
-    sbxi_json_value_ended(j);
+    sbxi_json_after_value(j, in);
     return SBX_OK;
 }
 
 /* A number ends before the first byte that cannot belong to it. */
-static sbx_status sbxi_json_read_number(sbx_json *j, const char **from, const char *end,
-                                        sbx_json_event *event)
+static sbx_status sbxi_json_read_number(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
-    for (; *from < end; ++*from) {
+    for (; in->at < in->end; in->at++) {
         const char *problem = NULL;
-        int step = sbxi_json_number_step(j->step, **from, &problem);
+        int step = sbxi_json_number_step(j->step, *in->at, &problem);
         if (problem)
             return sbxi_json_refuse(j, problem);
         if (step < 0)
-            return sbxi_json_give_number(j, event);
+            return sbxi_json_give_number(j, in, event);
         if (j->number_len == SBX_JSON_NUMBER_MAX)
             return sbxi_json_fail(j, SBX_E_TOO_BIG, "the number is too long");
-        j->number[j->number_len++] = **from;
+        j->number[j->number_len++] = *in->at;
         j->step = step;
     }
     return SBX_AGAIN;
 }
 
-static sbx_status sbxi_json_begin_number(sbx_json *j, const char **from, const char *end,
-                                         sbx_json_event *event)
+/* Most numbers are short integers that end in the data. */
+static int sbxi_json_short_integer(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
-    char c = *(*from)++;
+    int minus = *in->at == '-';
+    const char *first = in->at + minus, *at = first;
+    int64_t value = 0;
+    for (; at < in->end && at - first < 18 && *at >= '0' && *at <= '9'; at++)
+        value = value * 10 + (*at - '0');
+    if (at == in->end || at == first || (*at >= '0' && *at <= '9') || *at == '.' || *at == 'e' ||
+        *at == 'E' || (*first == '0' && (minus || at - first > 1)))
+        return 0;
+    in->at = at;
+    sbxi_json_give(j, SBX_JSON_INTEGER, event);
+    event->integer = minus ? -value : value;
+    event->number = (double)event->integer;
+    sbxi_json_after_value(j, in);
+    return 1;
+}
+
+static sbx_status sbxi_json_begin_number(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
+{
+    char c = *in->at;
+    if (sbxi_json_short_integer(j, in, event))
+        return SBX_OK;
+    in->at++;
     j->state = SBXI_JSON_IN_NUMBER;
     j->step = c == '-' ? SBXI_JSON_MINUS : c == '0' ? SBXI_JSON_ZERO : SBXI_JSON_DIGITS;
     j->number[0] = c;
     j->number_len = 1;
-    return sbxi_json_read_number(j, from, end, event);
+    return sbxi_json_read_number(j, in, event);
 }
 
 /* code says which word it is, step how much of it was read. */
-static sbx_status sbxi_json_read_word(sbx_json *j, const char **from, const char *end,
-                                      sbx_json_event *event)
+static sbx_status sbxi_json_read_word(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
     static const char *const words[] = {"true", "false", "null"};
     static const sbx_json_type types[] = {SBX_JSON_TRUE, SBX_JSON_FALSE, SBX_JSON_NULL};
     const char *word = words[j->code];
-    while (*from < end) {
-        if (**from != word[j->step])
+    for (; word[j->step]; j->step++, in->at++) {
+        if (in->at == in->end)
+            return SBX_AGAIN;
+        if (*in->at != word[j->step])
             return sbxi_json_refuse(j, "this is neither true nor false nor null");
-        ++*from;
-        if (word[++j->step] == 0) {
-            event->type = types[j->code];
-            event->depth = j->depth;
-            j->step = 0;
-            sbxi_json_value_ended(j);
-            return SBX_OK;
-        }
     }
-    return SBX_AGAIN;
+    sbxi_json_give(j, types[j->code], event);
+    sbxi_json_after_value(j, in);
+    return SBX_OK;
 }
 
 /* ---- reader: structure ---- */
 
-static sbx_status sbxi_json_open(sbx_json *j, int array, sbx_json_event *event)
+static sbx_status sbxi_json_open(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
-    event->type = array ? SBX_JSON_ARRAY : SBX_JSON_OBJECT;
-    event->depth = j->depth++;
+    int array = *in->at == '[';
+    if (j->depth == SBX_JSON_DEPTH)
+        return sbxi_json_fail(j, SBX_E_TOO_BIG, "arrays and objects are nested too deep");
+    in->at++;
+    sbxi_json_give(j, array ? SBX_JSON_ARRAY : SBX_JSON_OBJECT, event);
+    j->depth++;
     j->arrays = j->arrays << 1 | (uint64_t)array;
     j->state = array ? SBXI_JSON_FIRST_VALUE : SBXI_JSON_FIRST_KEY;
     return SBX_OK;
 }
 
-static sbx_status sbxi_json_close(sbx_json *j, sbx_json_event *event)
+static sbx_status sbxi_json_close(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
-    event->type = j->arrays & 1 ? SBX_JSON_ARRAY_END : SBX_JSON_OBJECT_END;
-    event->depth = --j->depth;
+    in->at++;
+    j->depth--;
+    sbxi_json_give(j, j->arrays & 1 ? SBX_JSON_ARRAY_END : SBX_JSON_OBJECT_END, event);
     j->arrays >>= 1;
-    sbxi_json_value_ended(j);
+    sbxi_json_after_value(j, in);
     return SBX_OK;
 }
 
-static sbx_status sbxi_json_read_value(sbx_json *j, const char **from, const char *end,
-                                       sbx_json_event *event)
+static sbx_status sbxi_json_read_value(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
-    char c = **from;
+    char c = *in->at;
     switch (c) {
-    case '"':
-        ++*from;
-        return sbxi_json_begin_text(j, SBXI_JSON_IN_STRING, from, end, event);
+    case '"': in->at++; return sbxi_json_begin_text(j, SBXI_JSON_IN_STRING, in, event);
     case '{':
-    case '[':
-        if (j->depth == SBX_JSON_DEPTH)
-            return sbxi_json_fail(j, SBX_E_TOO_BIG, "arrays and objects are nested too deep");
-        ++*from;
-        return sbxi_json_open(j, c == '[', event);
+    case '[': return sbxi_json_open(j, in, event);
     case 't':
     case 'f':
     case 'n':
         j->state = SBXI_JSON_IN_WORD;
         j->code = c == 't' ? 0 : c == 'f' ? 1 : 2;
         j->step = 0;
-        return sbxi_json_read_word(j, from, end, event);
-    default:
-        if (c == '-' || (c >= '0' && c <= '9'))
-            return sbxi_json_begin_number(j, from, end, event);
-        if (j->state == SBXI_JSON_FIRST_VALUE) {
-            if (c != ']')
-                return sbxi_json_refuse(j, "a value or ] must stand here");
-            ++*from;
-            return sbxi_json_close(j, event);
-        }
-        if (j->depth == 0 && (unsigned char)c == 0xef)
-            return sbxi_json_refuse(j, "a byte order mark must not stand here");
-        return sbxi_json_refuse(j, "a value must stand here");
+        return sbxi_json_read_word(j, in, event);
+    default: break;
     }
+    if (c == '-' || (c >= '0' && c <= '9'))
+        return sbxi_json_begin_number(j, in, event);
+    if (j->state == SBXI_JSON_FIRST_VALUE)
+        return c == ']' ? sbxi_json_close(j, in, event)
+                        : sbxi_json_refuse(j, "a value or ] must stand here");
+    return sbxi_json_refuse(j, j->depth == 0 && (unsigned char)c == 0xef
+                                   ? "a byte order mark must not stand here"
+                                   : "a value must stand here");
 }
 
-/* Behind a value: a comma, or the end of what it is in. SBX_AGAIN: it was a comma. */
-static sbx_status sbxi_json_read_comma(sbx_json *j, const char **from, sbx_json_event *event)
+static sbx_status sbxi_json_read_key(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
+    int first = j->state == SBXI_JSON_FIRST_KEY;
+    if (*in->at == '"') {
+        in->at++;
+        return sbxi_json_begin_text(j, SBXI_JSON_IN_KEY, in, event);
+    }
+    if (*in->at == '}' && first)
+        return sbxi_json_close(j, in, event);
+    return sbxi_json_refuse(j, first ? "a key or } must stand here" : "a key must stand here");
+}
+
+/* Behind a key or value where neither a colon nor a comma came at once. SBX_AGAIN: now one has. */
+static sbx_status sbxi_json_read_between(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
+{
+    const char *at = in->at;
     int array = (int)(j->arrays & 1);
-    char c = **from;
-    if (c == ',') {
-        ++*from;
-        j->state = array ? SBXI_JSON_VALUE : SBXI_JSON_NEXT_KEY;
+    if (j->state == SBXI_JSON_COLON)
+        sbxi_json_after_key(j, in);
+    else if (j->state == SBXI_JSON_AFTER_VALUE)
+        sbxi_json_after_value(j, in);
+    if (in->at != at)
         return SBX_AGAIN;
-    }
-    if (c == (array ? ']' : '}')) {
-        ++*from;
-        return sbxi_json_close(j, event);
-    }
-    return sbxi_json_refuse(j, array ? "a comma or ] must stand here"
-                                     : "a comma or } must stand here");
+    if (j->state == SBXI_JSON_COLON)
+        return sbxi_json_refuse(j, "a colon must follow the key");
+    if (j->state == SBXI_JSON_COMPLETE)
+        return sbxi_json_refuse(j, "only white space may follow the document");
+    if (*at == (array ? ']' : '}'))
+        return sbxi_json_close(j, in, event);
+    return sbxi_json_refuse(j, array ? "a comma or ] must stand here" : "a comma or } must stand here");
 }
 
 static int sbxi_json_is_space(char c)
@@ -1065,81 +1102,74 @@ static int sbxi_json_is_space(char c)
 }
 
 /* Reads up to the next event, from where no text, number or word has begun. */
-static sbx_status sbxi_json_next(sbx_json *j, const char **from, const char *end,
-                                 sbx_json_event *event)
+static sbx_status sbxi_json_next(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
     sbx_status status;
-    for (;;) {
-        while (*from < end && sbxi_json_is_space(**from))
-            ++*from;
-        if (*from == end)
+    do {
+        while (in->at < in->end && sbxi_json_is_space(*in->at))
+            in->at++;
+        if (in->at == in->end)
             return j->state == SBXI_JSON_COMPLETE ? SBX_END : SBX_AGAIN;
-        switch (j->state) {
-        case SBXI_JSON_FIRST_KEY:
-        case SBXI_JSON_NEXT_KEY:
-            if (**from != '"' && (**from != '}' || j->state != SBXI_JSON_FIRST_KEY))
-                return sbxi_json_refuse(j, j->state == SBXI_JSON_FIRST_KEY
-                                               ? "a key or } must stand here"
-                                               : "a key must stand here");
-            if (*(*from)++ == '}')
-                return sbxi_json_close(j, event);
-            return sbxi_json_begin_text(j, SBXI_JSON_IN_KEY, from, end, event);
-        case SBXI_JSON_COLON:
-            if (**from != ':')
-                return sbxi_json_refuse(j, "a colon must follow the key");
-            ++*from;
-            j->state = SBXI_JSON_VALUE;
-            break;
-        case SBXI_JSON_AFTER_VALUE:
-            status = sbxi_json_read_comma(j, from, event);
-            if (status != SBX_AGAIN)
-                return status;
-            break;
-        case SBXI_JSON_COMPLETE:
-            return sbxi_json_refuse(j, "only white space may follow the document");
-        default:
-            return sbxi_json_read_value(j, from, end, event);
-        }
-    }
+        if (j->state <= SBXI_JSON_FIRST_VALUE)
+            return sbxi_json_read_value(j, in, event);
+        if (j->state <= SBXI_JSON_NEXT_KEY)
+            return sbxi_json_read_key(j, in, event);
+        status = sbxi_json_read_between(j, in, event);
+    } while (status == SBX_AGAIN);
+    return status;
 }
 
-SBX_API sbx_status sbx_json_read(sbx_json *j, const void *data, size_t len, size_t *used,
-                                 sbx_json_event *event)
+/* Goes on with a text whose scratch was given in part, or not. */
+static sbx_status sbxi_json_resume_text(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
-    const char *start = len ? (const char *)data : "", *from = start, *end = start + len;
-    sbx_status status;
-    memset(event, 0, sizeof(*event));
-    *used = 0;
-    if (j->status != SBX_OK)
-        return j->status;
     if (j->given) {
         j->used -= j->given;
         memmove(j->scratch, j->scratch + j->given, j->used);
         j->given = 0;
     }
+    return sbxi_json_read_text(j, in, in->at, 0, event);
+}
+
+static sbx_status sbxi_json_read_any(sbx_json *j, const void *data, size_t len, size_t *used,
+                                     sbx_json_event *event)
+{
+    const char *start = len ? (const char *)data : "";
+    sbxi_json_input in;
+    sbx_status status;
+    in.at = start;
+    in.end = start + len;
+    if (!j->scratch || j->cap < 16)
+        (void)sbxi_json_fail(j, SBX_E_ARGUMENT, "scratch must have 16 bytes or more");
     switch (j->state) {
     case SBXI_JSON_IN_KEY:
-    case SBXI_JSON_IN_STRING: status = sbxi_json_read_text(j, &from, end, event); break;
-    case SBXI_JSON_IN_NUMBER: status = sbxi_json_read_number(j, &from, end, event); break;
-    case SBXI_JSON_IN_WORD: status = sbxi_json_read_word(j, &from, end, event); break;
-    default: status = sbxi_json_next(j, &from, end, event); break;
+    case SBXI_JSON_IN_STRING: status = sbxi_json_resume_text(j, &in, event); break;
+    case SBXI_JSON_IN_NUMBER: status = sbxi_json_read_number(j, &in, event); break;
+    case SBXI_JSON_IN_WORD: status = sbxi_json_read_word(j, &in, event); break;
+    case SBXI_JSON_FAILED: status = j->status; break;
+    default: status = sbxi_json_next(j, &in, event); break;
     }
-    *used = (size_t)(from - start);
+    *used = (size_t)(in.at - start);
     j->offset += *used;
     return status;
 }
 
+SBX_API sbx_status sbx_json_read(sbx_json *j, const void *data, size_t len, size_t *used,
+                                 sbx_json_event *event)
+{
+    return sbxi_json_read_any(j, data, len, used, event);
+}
+
 SBX_API sbx_status sbx_json_finish(sbx_json *j, sbx_json_event *event)
 {
-    memset(event, 0, sizeof(*event));
-    if (j->status != SBX_OK)
+    sbxi_json_input none = {NULL, NULL};
+    if (j->state == SBXI_JSON_FAILED)
         return j->status;
     if (j->state == SBXI_JSON_COMPLETE)
         return SBX_END;
     if (j->state == SBXI_JSON_IN_NUMBER && j->depth == 0 &&
         (j->step == SBXI_JSON_ZERO || j->step == SBXI_JSON_DIGITS ||
          j->step == SBXI_JSON_FRACTION || j->step == SBXI_JSON_EXPONENT))
-        return sbxi_json_give_number(j, event);
+        return sbxi_json_give_number(j, &none, event);
     return sbxi_json_refuse(j, "the document is cut short");
 }
 
@@ -1183,7 +1213,7 @@ static int sbxi_json_before_value(sbx_json_writer *w)
     return 1;
 }
 
-static void sbxi_json_after_value(sbx_json_writer *w)
+static void sbxi_json_wrote_value(sbx_json_writer *w)
 {
     w->state = w->depth ? SBXI_JSON_AFTER_VALUE : SBXI_JSON_COMPLETE;
 }
@@ -1192,7 +1222,7 @@ static void sbxi_json_put_value(sbx_json_writer *w, const char *text, size_t len
 {
     if (sbxi_json_before_value(w)) {
         sbxi_json_put(w, text, len);
-        sbxi_json_after_value(w);
+        sbxi_json_wrote_value(w);
     }
 }
 
@@ -1262,7 +1292,7 @@ static void sbxi_json_end(sbx_json_writer *w, int array)
         sbxi_json_put(w, array ? "]" : "}", 1);
         w->arrays >>= 1;
         w->depth--;
-        sbxi_json_after_value(w);
+        sbxi_json_wrote_value(w);
     }
 }
 
@@ -1289,9 +1319,9 @@ SBX_API void sbx_json_end_array(sbx_json_writer *w)
 SBX_API void sbx_json_key_len(sbx_json_writer *w, const char *name, size_t len)
 {
     int next = w->state == SBXI_JSON_AFTER_VALUE && !(w->arrays & 1);
-    if (!name || (!next && w->state != SBXI_JSON_FIRST_KEY))
+    if (!next && w->state != SBXI_JSON_FIRST_KEY)
         sbxi_json_misused(w);
-    else if (sbxi_json_check_text(w, name, len)) {
+    if (sbxi_json_check_text(w, name, len)) {
         if (next)
             sbxi_json_put(w, ",", 1);
         sbxi_json_put_text(w, name, len);
@@ -1305,25 +1335,11 @@ SBX_API void sbx_json_key(sbx_json_writer *w, const char *name)
     sbx_json_key_len(w, name, name ? strlen(name) : 1);
 }
 
-SBX_API void sbx_json_key_len(sbx_json_writer *w, const char *name, size_t len)
-{
-    int next = w->state == SBXI_JSON_AFTER_VALUE && !(w->arrays & 1);
-    if (!next && w->state != SBXI_JSON_FIRST_KEY)
-        sbxi_json_misused(w);
-    if (sbxi_json_check_text(w, name, len)) {
-        if (next)
-            sbxi_json_put(w, ",", 1);
-        sbxi_json_put_text(w, name, len);
-        sbxi_json_put(w, ":", 1);
-        w->state = SBXI_JSON_VALUE;
-    }
-}
-
 SBX_API void sbx_json_string(sbx_json_writer *w, const char *text, size_t len)
 {
     if (sbxi_json_check_text(w, text, len) && sbxi_json_before_value(w)) {
         sbxi_json_put_text(w, text, len);
-        sbxi_json_after_value(w);
+        sbxi_json_wrote_value(w);
     }
 }
 

@@ -92,6 +92,8 @@ static sbx_status sbxi_op_advance(sbx_op *op)
     if (st == SBX_AGAIN && sbxi_now(op->client) >= op->deadline &&
         !(op->type->pending && op->type->pending(op)))
         st = sbxi_op_timed_out(op);
+    if (st < 0)
+        sbxi_error_redact(&op->error, op->client->api_key);
     op->status = st;
     return st;
 }
