@@ -274,7 +274,8 @@ typedef struct sbx_item {
 #define SBX_ITEMS 8
 
 /* A byte stream: a socket, or TLS over a stream. Implementations start with an sbx_stream.
-   An error status is final for the stream: afterwards only close is called. */
+   An error status is final for the stream: afterwards only close is called. After a failed write also
+   read, until it says anything but SBX_OK: the peer may have said why it stopped listening. */
 typedef struct sbx_stream sbx_stream;
 typedef struct sbx_stream_methods {
     /* Goes on connecting. SBX_AGAIN: call again when something of wants happened. SBX_OK: usable;
@@ -1248,6 +1249,7 @@ typedef struct sbxi_connection {
     int open;   /* connect has said SBX_OK */
     int reused; /* came out of the pool */
     int ended;  /* the peer has ended its direction */
+    int flushing; /* the stream holds bytes that were written and have not left */
     uint16_t port;
     int tls;
     sbxi_buffer in, out;
@@ -2176,30 +2178,56 @@ static void sbxi_sha1(const void *data, size_t len, unsigned char out[20])
 
 /* ---- plain text ---- */
 
-/* Most bytes of a text stand for themselves, and are passed over in blocks. SPECIAL says where in a
-   block the bytes are that do not (quote, backslash, control characters), FIRST finds the first of
-   them, and FOREIGN says whether a block has bytes that are not ASCII. */
+/* Most bytes of a text stand for themselves, and are passed over many at a time. The special ones are
+   the quote, the backslash and the control characters; foreign are those that are not ASCII. */
+
+#define SBXI_JSON_EACH UINT64_C(0x0101010101010101)
+
+/* Eight bytes, the first one lowest whatever the machine's order. */
+static inline uint64_t sbxi_json_load(const char *from)
+{
+    const unsigned char *p = (const unsigned char *)from;
+    return (uint64_t)p[0] | (uint64_t)p[1] << 8 | (uint64_t)p[2] << 16 | (uint64_t)p[3] << 24 |
+           (uint64_t)p[4] << 32 | (uint64_t)p[5] << 40 | (uint64_t)p[6] << 48 |
+           (uint64_t)p[7] << 56;
+}
+
+/* The highest bit of each byte that is special. A borrow can only reach bytes behind a special one,
+   so that the first is always right. */
+static inline uint64_t sbxi_json_special(uint64_t word)
+{
+    uint64_t quote = (word ^ SBXI_JSON_EACH * '"') - SBXI_JSON_EACH;
+    uint64_t backslash = (word ^ SBXI_JSON_EACH * '\\') - SBXI_JSON_EACH;
+    uint64_t control = word - SBXI_JSON_EACH * 0x20;
+    return (quote | backslash | control) & ~word & SBXI_JSON_EACH * 0x80;
+}
+
+/* How many bytes stand before the first special one. */
+static inline size_t sbxi_json_before(uint64_t special)
+{
+#if defined(__GNUC__)
+    return (size_t)__builtin_ctzll(special) / 8;
+#else
+    /* One bit for each byte up to the special one, added up by the product. */
+    return (size_t)((((special - 1) & ~special & SBXI_JSON_EACH) * SBXI_JSON_EACH) >> 56) - 1;
+#endif
+}
+
 #ifdef SBXI_SIMD
-typedef sbxi_v16 sbxi_json_block;
-#define SBXI_JSON_LOAD(p) SBXI_V_LOAD(p)
-#define SBXI_JSON_STORE(p, block) SBXI_V_STORE(p, block)
-#define SBXI_JSON_NONE SBXI_V_FILL(0)
-#define SBXI_JSON_BOTH(a, b) SBXI_V_OR(a, b)
-#define SBXI_JSON_FOREIGN(block) SBXI_V_HIGH(block)
+/* The same for 16 bytes, of which each has one bit in the mask, or four. */
 #if defined(__aarch64__)
-/* Four bits for each byte. */
 typedef uint64_t sbxi_json_mask;
 #define SBXI_JSON_MASK(where)                                                                      \
     vget_lane_u64(vreinterpret_u64_u8(vshrn_n_u16(vreinterpretq_u16_u8(where), 4)), 0)
-#define SBXI_JSON_FIRST(mask) ((size_t)__builtin_ctzll(mask) >> 2)
+#define SBXI_JSON_BEFORE(mask) ((size_t)__builtin_ctzll(mask) >> 2)
 #else
 typedef unsigned sbxi_json_mask;
 #define SBXI_JSON_MASK(where) ((unsigned)_mm_movemask_epi8(where))
 #if defined(__GNUC__)
-#define SBXI_JSON_FIRST(mask) ((size_t)__builtin_ctz(mask))
+#define SBXI_JSON_BEFORE(mask) ((size_t)__builtin_ctz(mask))
 #else
-#define SBXI_JSON_FIRST(mask) sbxi_json_first(mask)
-static size_t sbxi_json_first(sbxi_json_mask mask)
+#define SBXI_JSON_BEFORE(mask) sbxi_json_lowest(mask)
+static size_t sbxi_json_lowest(sbxi_json_mask mask)
 {
     size_t at = 0;
     while (!(mask >> at & 1))
@@ -2208,60 +2236,13 @@ static size_t sbxi_json_first(sbxi_json_mask mask)
 }
 #endif
 #endif
-#define SBXI_JSON_SPECIAL(block) SBXI_JSON_MASK(sbxi_json_special(block))
-static sbxi_v16 sbxi_json_special(sbxi_v16 block)
+
+static sbxi_json_mask sbxi_json_special16(sbxi_v16 block)
 {
     sbxi_v16 control = SBXI_V_EQUAL(SBXI_V_MAX(block, SBXI_V_FILL(0x1f)), SBXI_V_FILL(0x1f));
     sbxi_v16 quote = SBXI_V_EQUAL(block, SBXI_V_FILL('"'));
     sbxi_v16 backslash = SBXI_V_EQUAL(block, SBXI_V_FILL('\\'));
-    return SBXI_V_OR(control, SBXI_V_OR(quote, backslash));
-}
-#else
-/* Eight bytes in a word, the first one lowest whatever the machine's order. */
-typedef uint64_t sbxi_json_block;
-typedef uint64_t sbxi_json_mask;
-#define SBXI_JSON_LOAD(p) sbxi_json_load((const unsigned char *)(p))
-#define SBXI_JSON_STORE(p, block) sbxi_json_store((unsigned char *)(p), block)
-#define SBXI_JSON_NONE 0
-#define SBXI_JSON_BOTH(a, b) ((a) | (b))
-#define SBXI_JSON_EACH UINT64_C(0x0101010101010101)
-#define SBXI_JSON_FOREIGN(block) (((block) & SBXI_JSON_EACH * 0x80) != 0)
-#define SBXI_JSON_SPECIAL(block) sbxi_json_special(block)
-#define SBXI_JSON_FIRST(mask) sbxi_json_first(mask)
-
-static uint64_t sbxi_json_load(const unsigned char *p)
-{
-    return (uint64_t)p[0] | (uint64_t)p[1] << 8 | (uint64_t)p[2] << 16 | (uint64_t)p[3] << 24 |
-           (uint64_t)p[4] << 32 | (uint64_t)p[5] << 40 | (uint64_t)p[6] << 48 |
-           (uint64_t)p[7] << 56;
-}
-
-static void sbxi_json_store(unsigned char *p, uint64_t block)
-{
-    p[0] = (unsigned char)(block & 0xff);
-    p[1] = (unsigned char)(block >> 8 & 0xff);
-    p[2] = (unsigned char)(block >> 16 & 0xff);
-    p[3] = (unsigned char)(block >> 24 & 0xff);
-    p[4] = (unsigned char)(block >> 32 & 0xff);
-    p[5] = (unsigned char)(block >> 40 & 0xff);
-    p[6] = (unsigned char)(block >> 48 & 0xff);
-    p[7] = (unsigned char)(block >> 56);
-}
-
-/* The highest bit of each byte that is special. A borrow can only reach bytes behind a special one,
-   so that the first is always right. */
-static uint64_t sbxi_json_special(uint64_t block)
-{
-    uint64_t quote = (block ^ SBXI_JSON_EACH * '"') - SBXI_JSON_EACH;
-    uint64_t backslash = (block ^ SBXI_JSON_EACH * '\\') - SBXI_JSON_EACH;
-    uint64_t control = block - SBXI_JSON_EACH * 0x20;
-    return (quote | backslash | control) & ~block & SBXI_JSON_EACH * 0x80;
-}
-
-/* One bit for each byte up to the first special one, which the product adds up. */
-static size_t sbxi_json_first(uint64_t mask)
-{
-    return (size_t)((((mask - 1) & ~mask & SBXI_JSON_EACH) * SBXI_JSON_EACH) >> 56) - 1;
+    return SBXI_JSON_MASK(SBXI_V_OR(control, SBXI_V_OR(quote, backslash)));
 }
 #endif
 
@@ -2270,53 +2251,32 @@ static int sbxi_json_is_special(char c)
     return (unsigned char)c < 0x20 || c == '"' || c == '\\';
 }
 
-/* How many of the len bytes stand for themselves. *foreign is set to 1 if some of them may not be
-   ASCII, and left as it is otherwise. */
+/* How many of the len bytes come before the first special one. *foreign is set to 1 if some of these
+   may not be ASCII. */
 static size_t sbxi_json_plain(const char *from, size_t len, int *foreign)
 {
-    sbxi_json_block seen = SBXI_JSON_NONE, block;
-    sbxi_json_mask mask = 0;
+    uint64_t seen = 0, special = 0;
     size_t at = 0;
-    for (; len - at >= sizeof(sbxi_json_block); at += sizeof(sbxi_json_block)) {
-        block = SBXI_JSON_LOAD(from + at);
-        seen = SBXI_JSON_BOTH(seen, block);
-        mask = SBXI_JSON_SPECIAL(block);
-        if (mask) {
-            at += SBXI_JSON_FIRST(mask);
-            break;
-        }
+#ifdef SBXI_SIMD
+    sbxi_v16 seen16 = SBXI_V_FILL(0);
+    sbxi_json_mask mask = 0;
+    for (; !mask && len - at >= 16; at += mask ? SBXI_JSON_BEFORE(mask) : 16) {
+        sbxi_v16 block = SBXI_V_LOAD(from + at);
+        seen16 = SBXI_V_OR(seen16, block);
+        mask = sbxi_json_special16(block);
     }
-    *foreign |= SBXI_JSON_FOREIGN(seen);
+    *foreign |= SBXI_V_HIGH(seen16);
     if (mask)
         return at;
-    for (; at < len && !sbxi_json_is_special(from[at]); at++)
-        *foreign |= (unsigned char)from[at] >= 0x80;
-    return at;
-}
-
-/* The same, and copies them: up to len bytes of `to` change, also behind the plain ones. */
-static size_t sbxi_json_copy_plain(char *to, const char *from, size_t len, int *foreign)
-{
-    sbxi_json_block seen = SBXI_JSON_NONE, block;
-    sbxi_json_mask mask = 0;
-    size_t at = 0;
-    for (; len - at >= sizeof(sbxi_json_block); at += sizeof(sbxi_json_block)) {
-        block = SBXI_JSON_LOAD(from + at);
-        SBXI_JSON_STORE(to + at, block);
-        seen = SBXI_JSON_BOTH(seen, block);
-        mask = SBXI_JSON_SPECIAL(block);
-        if (mask) {
-            at += SBXI_JSON_FIRST(mask);
-            break;
-        }
+#endif
+    for (; !special && len - at >= 8; at += special ? sbxi_json_before(special) : 8) {
+        uint64_t word = sbxi_json_load(from + at);
+        seen |= word;
+        special = sbxi_json_special(word);
     }
-    *foreign |= SBXI_JSON_FOREIGN(seen);
-    if (mask)
-        return at;
-    for (; at < len && !sbxi_json_is_special(from[at]); at++) {
-        *foreign |= (unsigned char)from[at] >= 0x80;
-        to[at] = from[at];
-    }
+    for (; !special && at < len && !sbxi_json_is_special(from[at]); at++)
+        seen |= (unsigned char)from[at];
+    *foreign |= (seen & SBXI_JSON_EACH * 0x80) != 0;
     return at;
 }
 
@@ -2584,7 +2544,6 @@ static int sbxi_json_to_integer(const char *text, size_t len, int64_t *out)
 static void sbxi_json_convert_number(const sbx_json *j, sbx_json_event *event)
 {
     int minus = j->number[0] == '-';
-    event->type = SBX_JSON_NUMBER;
     if (sbxi_json_to_integer(j->number, j->number_len, &event->integer)) {
         event->type = SBX_JSON_INTEGER;
         event->number = (double)event->integer;
@@ -2731,7 +2690,7 @@ enum {
     SBXI_JSON_VALUE,
     SBXI_JSON_FIRST_VALUE, /* or the end of the array */
     SBXI_JSON_FIRST_KEY,   /* or the end of the object */
-    SBXI_JSON_NEXT_KEY,
+    SBXI_JSON_NEXT_KEY,    /* up to here, a quote begins a text */
     SBXI_JSON_COLON,
     SBXI_JSON_AFTER_VALUE, /* a comma, or the end of the array or object */
     SBXI_JSON_COMPLETE,
@@ -2739,17 +2698,18 @@ enum {
     SBXI_JSON_IN_KEY,
     SBXI_JSON_IN_STRING,
     SBXI_JSON_IN_NUMBER,
-    SBXI_JSON_IN_WORD
+    SBXI_JSON_IN_WORD,
+    SBXI_JSON_FAILED
 };
 
-/* Where in a text the reader is, apart from escapes' hexadecimal digits. */
+/* Where in a text the reader is. */
 enum {
     SBXI_JSON_PLAIN,
-    SBXI_JSON_ESCAPE,      /* behind a backslash */
-    SBXI_JSON_HEX,         /* this and the next three: a digit of \uXXXX */
-    SBXI_JSON_PAIR = SBXI_JSON_HEX + 4, /* the backslash of the second half must come */
-    SBXI_JSON_PAIR_U,      /* its u must come */
-    SBXI_JSON_CHARACTER    /* the escape is complete: code goes to scratch */
+    SBXI_JSON_ESCAPE, /* behind a backslash */
+    SBXI_JSON_HEX,    /* this and the next three: before a digit of \uXXXX */
+    SBXI_JSON_PAIR = SBXI_JSON_HEX + 4, /* before the backslash of a pair's second half */
+    SBXI_JSON_PAIR_U,                   /* before its u */
+    SBXI_JSON_CHARACTER                 /* an escape is complete: code is the character */
 };
 
 /* Where in a number the reader is: behind a minus sign, a zero in front, .. */
@@ -2764,10 +2724,15 @@ enum {
     SBXI_JSON_EXPONENT
 };
 
+typedef struct sbxi_json_input {
+    const char *at, *end;
+} sbxi_json_input;
+
 static sbx_status sbxi_json_fail(sbx_json *j, sbx_status status, const char *problem)
 {
     j->problem = problem;
     j->status = status;
+    j->state = SBXI_JSON_FAILED;
     return status;
 }
 
@@ -2785,9 +2750,31 @@ SBX_API void sbx_json_init(sbx_json *j, char *scratch, size_t cap)
         (void)sbxi_json_fail(j, SBX_E_ARGUMENT, "scratch must have 16 bytes or more");
 }
 
-static void sbxi_json_value_ended(sbx_json *j)
+static void sbxi_json_give(const sbx_json *j, sbx_json_type type, sbx_json_event *event)
+{
+    memset(event, 0, sizeof(*event));
+    event->type = type;
+    event->depth = j->depth;
+}
+
+/* Behind a key stands a colon, mostly at once. */
+static void sbxi_json_after_key(sbx_json *j, sbxi_json_input *in)
+{
+    j->state = SBXI_JSON_COLON;
+    if (in->at < in->end && *in->at == ':') {
+        in->at++;
+        j->state = SBXI_JSON_VALUE;
+    }
+}
+
+/* Behind a value stands a comma, mostly at once, or what it is in ends. */
+static void sbxi_json_after_value(sbx_json *j, sbxi_json_input *in)
 {
     j->state = j->depth ? SBXI_JSON_AFTER_VALUE : SBXI_JSON_COMPLETE;
+    if (in->at < in->end && *in->at == ',' && j->depth) {
+        in->at++;
+        j->state = j->arrays & 1 ? SBXI_JSON_VALUE : SBXI_JSON_NEXT_KEY;
+    }
 }
 
 /* ---- reader: texts ---- */
@@ -2804,9 +2791,9 @@ static int sbxi_json_hex(char c)
 static char sbxi_json_unescape(char c)
 {
     switch (c) {
-    case '"': return '"';
-    case '\\': return '\\';
-    case '/': return '/';
+    case '"':
+    case '\\':
+    case '/': return c;
     case 'b': return '\b';
     case 'f': return '\f';
     case 'n': return '\n';
@@ -2816,7 +2803,7 @@ static char sbxi_json_unescape(char c)
     }
 }
 
-static size_t sbxi_json_encode(char out[4], uint32_t code)
+static size_t sbxi_json_encode(char *out, uint32_t code)
 {
     if (code < 0x80) {
         out[0] = (char)code;
@@ -2840,215 +2827,259 @@ static size_t sbxi_json_encode(char out[4], uint32_t code)
     return 4;
 }
 
+/* A usual escape, of which 6 bytes can be read: writes its character, at most 3 bytes, and returns
+   how many bytes it takes; 0 if it is bad or the half of a surrogate pair. */
+static size_t sbxi_json_escape(const char *at, char **to)
+{
+    char c = sbxi_json_unescape(at[1]);
+    int code;
+    if (c) {
+        *(*to)++ = c;
+        return 2;
+    }
+    if (at[1] != 'u')
+        return 0;
+    /* A bad digit is -1, which makes all of it negative. */
+    code = sbxi_json_hex(at[2]) * 4096 | sbxi_json_hex(at[3]) * 256 | sbxi_json_hex(at[4]) * 16 |
+           sbxi_json_hex(at[5]);
+    if (code < 0 || (code & 0xf800) == 0xd800)
+        return 0;
+    *to += sbxi_json_encode(*to, (uint32_t)code);
+    return 6;
+}
+
+/* Copies text into scratch, escapes replaced, until there is something else in it, or the data ends,
+   or the scratch may be full. *foreign is set to 1 if some of it may not be ASCII. */
+static void sbxi_json_copy(sbx_json *j, sbxi_json_input *in, int *foreign)
+{
+    size_t room = j->cap - j->used, n = (size_t)(in->end - in->at);
+    /* An escape is longer than what it stands for: `to` has room for what there is up to stop. */
+    const char *at = in->at, *stop = at + (n < room ? n : room);
+    char *to = j->scratch + j->used;
+    uint64_t seen = 0, word, special;
+#ifdef SBXI_SIMD
+    sbxi_v16 seen16 = SBXI_V_FILL(0);
+#endif
+    for (;;) {
+#ifdef SBXI_SIMD
+        if (stop - at >= 16) {
+            sbxi_v16 block = SBXI_V_LOAD(at);
+            sbxi_json_mask mask = sbxi_json_special16(block);
+            SBXI_V_STORE(to, block);
+            seen16 = SBXI_V_OR(seen16, block);
+            if (!mask) {
+                at += 16;
+                to += 16;
+                continue;
+            }
+            n = SBXI_JSON_BEFORE(mask);
+        } else
+#endif
+        {
+            if (stop - at < 8)
+                break;
+            word = sbxi_json_load(at);
+            special = sbxi_json_special(word);
+            memcpy(to, at, 8);
+            seen |= word;
+            if (!special) {
+                at += 8;
+                to += 8;
+                continue;
+            }
+            n = sbxi_json_before(special);
+        }
+        at += n;
+        to += n;
+        n = *at == '\\' && stop - at >= 6 ? sbxi_json_escape(at, &to) : 0;
+        if (n == 0)
+            break;
+        at += n;
+    }
+#ifdef SBXI_SIMD
+    *foreign |= SBXI_V_HIGH(seen16);
+#endif
+    for (; at < stop && !sbxi_json_is_special(*at); *to++ = *at++)
+        seen |= (unsigned char)*at;
+    *foreign |= (seen & SBXI_JSON_EACH * 0x80) != 0;
+    in->at = at;
+    j->used = (size_t)(to - j->scratch);
+}
+
 /* One hexadecimal digit of an escape. Surrogates come in pairs, high before low: what cannot become
    one is refused as early as it shows. Returns the problem, or NULL. */
 static const char *sbxi_json_hex_step(sbx_json *j, char c)
 {
     int digit = sbxi_json_hex(c), place = j->step - SBXI_JSON_HEX;
-    int low;
     if (digit < 0)
         return "four hexadecimal digits must follow \\u";
     j->code = j->code << 4 | (uint32_t)digit;
-    low = place == 0 ? j->code == 0xd : place == 1 ? (j->code & 0xfc) == 0xdc : -1;
-    if (j->high ? low == 0 : low == 1 && place == 1)
+    if (j->high ? (place == 0 && j->code != 0xd) || (place == 1 && j->code < 0xdc)
+                : place == 1 && j->code >= 0xdc && j->code <= 0xdf)
         return "half a surrogate pair stands alone";
     j->step++;
     if (place < 3)
         return NULL;
+    j->step = SBXI_JSON_CHARACTER;
     if (j->high) {
         j->code = 0x10000 + ((j->high & 0x3ff) << 10) + (j->code & 0x3ff);
         j->high = 0;
     } else if (j->code >= 0xd800 && j->code <= 0xdbff) {
         j->high = j->code;
         j->step = SBXI_JSON_PAIR;
-        return NULL;
     }
-    j->step = SBXI_JSON_CHARACTER;
     return NULL;
 }
 
-/* One byte of an escape, the slow way. Returns the problem, or NULL. */
+/* One byte of an escape. Returns the problem, or NULL. */
 static const char *sbxi_json_escape_step(sbx_json *j, char c)
 {
     switch (j->step) {
     case SBXI_JSON_ESCAPE:
         j->code = (unsigned char)sbxi_json_unescape(c);
-        j->step = c == 'u' ? SBXI_JSON_HEX : SBXI_JSON_CHARACTER;
-        return c == 'u' || j->code ? NULL : "there is no such escape";
+        j->step = j->code ? SBXI_JSON_CHARACTER : SBXI_JSON_HEX;
+        return j->code || c == 'u' ? NULL : "there is no such escape";
     case SBXI_JSON_PAIR:
     case SBXI_JSON_PAIR_U:
         if (c != (j->step == SBXI_JSON_PAIR ? '\\' : 'u'))
             return "half a surrogate pair stands alone";
-        j->code = 0;
         j->step = j->step == SBXI_JSON_PAIR ? SBXI_JSON_PAIR_U : SBXI_JSON_HEX;
+        j->code = 0;
         return NULL;
-    default:
-        return sbxi_json_hex_step(j, c);
+    default: return sbxi_json_hex_step(j, c);
     }
 }
 
-/* The usual escapes, where data and scratch have room for any: returns the bytes taken, or 0 if the
-   slow way must deal with it. */
-static size_t sbxi_json_escape(sbx_json *j, const char *at)
-{
-    char c = sbxi_json_unescape(at[1]);
-    int code;
-    if (c) {
-        j->scratch[j->used++] = c;
-        return 2;
-    }
-    if (at[1] != 'u')
-        return 0;
-    /* A bad digit is -1 and makes all of it negative. */
-    code = sbxi_json_hex(at[2]) * 4096 | sbxi_json_hex(at[3]) * 256 | sbxi_json_hex(at[4]) * 16 |
-           sbxi_json_hex(at[5]);
-    if (code < 0 || (code & 0xf800) == 0xd800)
-        return 0;
-    j->used += sbxi_json_encode(j->scratch + j->used, (uint32_t)code);
-    return 6;
-}
-
-/* Goes on checking UTF-8; returns how many of the bytes are good. */
-static size_t sbxi_json_check_utf8(sbx_json *j, const char *text, size_t len)
-{
-    uint32_t state = j->utf8.state;
-    size_t at;
-    if (sbx_utf8_check(&j->utf8, text, len))
-        return len;
-    for (at = 0; at < len; at++) {
-        state = sbxi_utf8_step(state, (unsigned char)text[at]);
-        if (state == SBXI_UTF8_BAD)
-            break;
-    }
-    return at;
-}
-
-/* How many of the last bytes of scratch are the beginning of a character. */
-static size_t sbxi_json_unfinished(const sbx_json *j)
-{
-    size_t n;
-    for (n = 1; n <= 3 && n <= j->used; n++) {
-        unsigned char byte = (unsigned char)j->scratch[j->used - n];
-        if (byte >= 0xc0)
-            return n < (byte < 0xe0 ? 2u : byte < 0xf0 ? 3u : 4u) ? n : 0;
-        if (byte < 0x80)
-            break;
-    }
-    return 0;
-}
-
-static sbx_status sbxi_json_give_text(sbx_json *j, const char *text, size_t len, int partial,
-                                      sbx_json_event *event)
-{
-    event->type = j->state == SBXI_JSON_IN_KEY ? SBX_JSON_KEY : SBX_JSON_STRING;
-    event->depth = j->depth;
-    event->text = text;
-    event->len = len;
-    event->partial = partial;
-    if (partial)
-        j->given = len;
-    else if (j->state == SBXI_JSON_IN_KEY)
-        j->state = SBXI_JSON_COLON;
-    else
-        sbxi_json_value_ended(j);
-    return SBX_OK;
-}
-
-static sbx_status sbxi_json_give_part(sbx_json *j, sbx_json_event *event)
-{
-    return sbxi_json_give_text(j, j->scratch, j->used - sbxi_json_unfinished(j), 1, event);
-}
-
-/* Goes on with an escape. SBX_OK: either it is in scratch, or there is an event since it had no room
-   there. */
-static sbx_status sbxi_json_read_escape(sbx_json *j, const char **from, const char *end,
-                                        sbx_json_event *event)
+/* Goes on with an escape, byte by byte. SBX_OK: it is in scratch. SBX_END: it has no room there. */
+static sbx_status sbxi_json_read_escape(sbx_json *j, sbxi_json_input *in)
 {
     char bytes[4];
     size_t n;
-    for (; j->step != SBXI_JSON_CHARACTER; ++*from) {
+    for (; j->step != SBXI_JSON_CHARACTER; in->at++) {
         const char *problem;
-        if (*from == end)
+        if (in->at == in->end)
             return SBX_AGAIN;
-        problem = sbxi_json_escape_step(j, **from);
+        problem = sbxi_json_escape_step(j, *in->at);
         if (problem)
             return sbxi_json_refuse(j, problem);
     }
     n = sbxi_json_encode(bytes, j->code);
     if (n > j->cap - j->used)
-        return sbxi_json_give_part(j, event);
+        return SBX_END;
     memcpy(j->scratch + j->used, bytes, n);
     j->used += n;
     j->step = SBXI_JSON_PLAIN;
     return SBX_OK;
 }
 
-/* Goes on with a text by way of scratch. */
-static sbx_status sbxi_json_read_text(sbx_json *j, const char **from, const char *end,
-                                      sbx_json_event *event)
+static sbx_status sbxi_json_give_text(sbx_json *j, sbxi_json_input *in, const char *text,
+                                      size_t len, sbx_json_event *event)
 {
-    const char *at = *from;
-    sbx_status status;
-    size_t n, good;
+    int key = j->state == SBXI_JSON_IN_KEY;
+    sbxi_json_give(j, key ? SBX_JSON_KEY : SBX_JSON_STRING, event);
+    event->text = text;
+    event->len = len;
+    if (key)
+        sbxi_json_after_key(j, in);
+    else
+        sbxi_json_after_value(j, in);
+    return SBX_OK;
+}
+
+/* Gives what is in scratch, but for the beginning of a character at its end. */
+static sbx_status sbxi_json_give_part(sbx_json *j, sbx_json_event *event)
+{
+    size_t n;
+    j->given = j->used;
+    for (n = 1; n <= 3 && n <= j->used; n++) {
+        unsigned char byte = (unsigned char)j->scratch[j->used - n];
+        if (byte < 0xc0)
+            continue;
+        if (n < (byte < 0xe0 ? 2u : byte < 0xf0 ? 3u : 4u))
+            j->given -= n;
+        break;
+    }
+    sbxi_json_give(j, j->state == SBXI_JSON_IN_KEY ? SBX_JSON_KEY : SBX_JSON_STRING, event);
+    event->text = j->scratch;
+    event->len = j->given;
+    event->partial = 1;
+    return SBX_OK;
+}
+
+/* Goes on with a text by way of scratch. If it began in this data, at `text`, and has no escapes, it
+   is lent from there after all. */
+static sbx_status sbxi_json_copy_text(sbx_json *j, sbxi_json_input *in, const char *text,
+                                      int *foreign, sbx_json_event *event)
+{
     for (;;) {
-        int foreign = 0;
+        size_t n = 0;
+        int lent;
         if (j->step != SBXI_JSON_PLAIN) {
-            status = sbxi_json_read_escape(j, from, end, event);
-            if (status != SBX_OK || event->type)
+            sbx_status status = sbxi_json_read_escape(j, in);
+            if (status == SBX_END)
+                return sbxi_json_give_part(j, event);
+            if (status != SBX_OK)
                 return status;
-            at = *from;
         }
-        n = j->cap - j->used < (size_t)(end - at) ? j->cap - j->used : (size_t)(end - at);
-        n = sbxi_json_copy_plain(j->scratch + j->used, at, n, &foreign);
-        if (!j->utf8_checked && (foreign || j->utf8.state)) {
-            good = sbxi_json_check_utf8(j, at, n);
-            if (good < n) {
-                *from = at + good;
-                return sbxi_json_refuse(j, "the text is not valid UTF-8");
-            }
+        sbxi_json_copy(j, in, foreign);
+        lent = text && j->used == (size_t)(in->at - text);
+        if (lent && j->used == j->cap) {
+            n = sbxi_json_plain(in->at, (size_t)(in->end - in->at), foreign);
+            if (n < (size_t)(in->end - in->at) && in->at[n] == '"')
+                in->at += n;
         }
-        at += n;
-        j->used += n;
-        *from = at;
-        if (at == end)
+        if (in->at == in->end)
             return SBX_AGAIN;
-        if (!sbxi_json_is_special(*at))
-            return sbxi_json_give_part(j, event); /* scratch is full */
-        if (j->utf8.state)
-            return sbxi_json_refuse(j, "the text is not valid UTF-8");
-        if (*at == '"') {
-            *from = at + 1;
-            return sbxi_json_give_text(j, j->scratch, j->used, 0, event);
+        if (!sbxi_json_is_special(*in->at)) {
+            if (j->used == j->cap)
+                return sbxi_json_give_part(j, event);
+            continue;
         }
-        if (*at != '\\')
+        if ((unsigned char)*in->at < 0x20)
             return sbxi_json_refuse(j, "a control character must be escaped");
-        n = end - at >= 6 && j->cap - j->used >= 4 ? sbxi_json_escape(j, at) : 0;
-        at += n;
-        if (n == 0) {
-            *from = at + 1;
-            j->step = SBXI_JSON_ESCAPE;
+        if (*in->at++ == '"') {
+            n = lent ? (size_t)(in->at - 1 - text) : j->used;
+            return sbxi_json_give_text(j, in, lent ? text : j->scratch, n, event);
         }
+        j->step = SBXI_JSON_ESCAPE;
     }
 }
 
-/* Begins a text, behind its quote. Most keys and many strings lie there as they are to be given. */
-static sbx_status sbxi_json_begin_text(sbx_json *j, int state, const char **from, const char *end,
+/* Goes on checking UTF-8, from `from` up to where the reader is. If it is bad, goes back to the byte
+   that is. */
+static int sbxi_json_check_utf8(sbx_json *j, sbxi_json_input *in, const char *from)
+{
+    uint32_t state = j->utf8.state;
+    if (sbx_utf8_check(&j->utf8, from, (size_t)(in->at - from)))
+        return 1;
+    for (in->at = from;; in->at++) {
+        state = sbxi_utf8_step(state, (unsigned char)*in->at);
+        if (state == SBXI_UTF8_BAD)
+            return 0;
+    }
+}
+
+/* text is as above. */
+static sbx_status sbxi_json_read_text(sbx_json *j, sbxi_json_input *in, const char *text,
+                                      sbx_json_event *event)
+{
+    const char *from = in->at;
+    int foreign = 0;
+    sbx_status status = sbxi_json_copy_text(j, in, text, &foreign, event);
+    if (!j->utf8_checked && (foreign || j->utf8.state) && !sbxi_json_check_utf8(j, in, from))
+        return sbxi_json_refuse(j, "the text is not valid UTF-8");
+    return status;
+}
+
+/* Begins a text, at its quote. */
+static sbx_status sbxi_json_begin_text(sbx_json *j, int state, sbxi_json_input *in,
                                        sbx_json_event *event)
 {
-    const char *text = *from;
-    int foreign = 0;
-    size_t n = sbxi_json_plain(text, (size_t)(end - text), &foreign);
+    in->at++;
     j->state = state;
     j->step = SBXI_JSON_PLAIN;
     j->used = 0;
-    if (n < (size_t)(end - text) && text[n] == '"') {
-        sbx_utf8 utf8 = {0};
-        if (!foreign || j->utf8_checked || (sbx_utf8_check(&utf8, text, n) && utf8.state == 0)) {
-            *from = text + n + 1;
-            return sbxi_json_give_text(j, text, n, 0, event);
-        }
-    }
-    return sbxi_json_read_text(j, from, end, event);
+    return sbxi_json_read_text(j, in, in->at, event);
 }
 
 /* ---- reader: numbers and words ---- */
@@ -3060,170 +3091,185 @@ static int sbxi_json_number_step(int step, char c, const char **problem)
     int digit = c >= '0' && c <= '9', e = c == 'e' || c == 'E';
     switch (step) {
     case SBXI_JSON_MINUS:
-        if (digit)
-            return c == '0' ? SBXI_JSON_ZERO : SBXI_JSON_DIGITS;
-        *problem = "a digit must follow the minus sign";
-        return -1;
+        if (!digit)
+            *problem = "a digit must follow the minus sign";
+        return c == '0' ? SBXI_JSON_ZERO : SBXI_JSON_DIGITS;
     case SBXI_JSON_ZERO:
-    case SBXI_JSON_DIGITS:
-        if (digit && step == SBXI_JSON_DIGITS)
-            return step;
         if (digit)
             *problem = "a number must not begin with a zero that is not all of it";
         return c == '.' ? SBXI_JSON_POINT : e ? SBXI_JSON_E : -1;
+    case SBXI_JSON_DIGITS:
+        return digit ? SBXI_JSON_DIGITS : c == '.' ? SBXI_JSON_POINT : e ? SBXI_JSON_E : -1;
     case SBXI_JSON_POINT:
-    case SBXI_JSON_FRACTION:
-        if (digit)
-            return SBXI_JSON_FRACTION;
-        if (step == SBXI_JSON_FRACTION)
-            return e ? SBXI_JSON_E : -1;
-        *problem = "a digit must follow the decimal point";
-        return -1;
-    case SBXI_JSON_E:
-        if (c == '+' || c == '-')
-            return SBXI_JSON_E_SIGN;
-        /* fall through */
+        if (!digit)
+            *problem = "a digit must follow the decimal point";
+        return SBXI_JSON_FRACTION;
+    case SBXI_JSON_FRACTION: return digit ? SBXI_JSON_FRACTION : e ? SBXI_JSON_E : -1;
+    case SBXI_JSON_EXPONENT: return digit ? SBXI_JSON_EXPONENT : -1;
     default:
-        if (digit)
-            return SBXI_JSON_EXPONENT;
-        if (step != SBXI_JSON_EXPONENT)
+        if (step == SBXI_JSON_E && (c == '+' || c == '-'))
+            return SBXI_JSON_E_SIGN;
+        if (!digit)
             *problem = "a digit must follow the exponent's e";
-        return -1;
+        return SBXI_JSON_EXPONENT;
     }
 }
 
-static sbx_status sbxi_json_give_number(sbx_json *j, sbx_json_event *event)
+static sbx_status sbxi_json_give_number(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
+    sbxi_json_give(j, SBX_JSON_NUMBER, event);
     sbxi_json_convert_number(j, event);
-    event->depth = j->depth;
-    sbxi_json_value_ended(j);
+    sbxi_json_after_value(j, in);
     return SBX_OK;
 }
 
 /* A number ends before the first byte that cannot belong to it. */
-static sbx_status sbxi_json_read_number(sbx_json *j, const char **from, const char *end,
-                                        sbx_json_event *event)
+static sbx_status sbxi_json_read_number(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
-    for (; *from < end; ++*from) {
+    for (; in->at < in->end; in->at++) {
         const char *problem = NULL;
-        int step = sbxi_json_number_step(j->step, **from, &problem);
+        int step = sbxi_json_number_step(j->step, *in->at, &problem);
         if (problem)
             return sbxi_json_refuse(j, problem);
         if (step < 0)
-            return sbxi_json_give_number(j, event);
+            return sbxi_json_give_number(j, in, event);
         if (j->number_len == SBX_JSON_NUMBER_MAX)
             return sbxi_json_fail(j, SBX_E_TOO_BIG, "the number is too long");
-        j->number[j->number_len++] = **from;
+        j->number[j->number_len++] = *in->at;
         j->step = step;
     }
     return SBX_AGAIN;
 }
 
-static sbx_status sbxi_json_begin_number(sbx_json *j, const char **from, const char *end,
-                                         sbx_json_event *event)
+/* Most numbers are short integers that end in the data. */
+static int sbxi_json_short_integer(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
-    char c = *(*from)++;
+    int minus = *in->at == '-';
+    const char *first = in->at + minus, *at = first;
+    const char *stop = in->end - first < 18 ? in->end : first + 18;
+    int64_t value = 0;
+    for (; at < stop && *at >= '0' && *at <= '9'; at++)
+        value = value * 10 + (*at - '0');
+    if (at == stop || at == first || *at == '.' || *at == 'e' || *at == 'E' ||
+        (*first == '0' && (minus || at - first > 1)))
+        return 0;
+    in->at = at;
+    sbxi_json_give(j, SBX_JSON_INTEGER, event);
+    event->integer = minus ? -value : value;
+    event->number = (double)event->integer;
+    sbxi_json_after_value(j, in);
+    return 1;
+}
+
+static sbx_status sbxi_json_begin_number(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
+{
+    char c = *in->at;
+    if (sbxi_json_short_integer(j, in, event))
+        return SBX_OK;
+    in->at++;
     j->state = SBXI_JSON_IN_NUMBER;
     j->step = c == '-' ? SBXI_JSON_MINUS : c == '0' ? SBXI_JSON_ZERO : SBXI_JSON_DIGITS;
     j->number[0] = c;
     j->number_len = 1;
-    return sbxi_json_read_number(j, from, end, event);
+    return sbxi_json_read_number(j, in, event);
 }
 
 /* code says which word it is, step how much of it was read. */
-static sbx_status sbxi_json_read_word(sbx_json *j, const char **from, const char *end,
-                                      sbx_json_event *event)
+static sbx_status sbxi_json_read_word(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
     static const char *const words[] = {"true", "false", "null"};
     static const sbx_json_type types[] = {SBX_JSON_TRUE, SBX_JSON_FALSE, SBX_JSON_NULL};
     const char *word = words[j->code];
-    while (*from < end) {
-        if (**from != word[j->step])
+    for (; word[j->step]; j->step++, in->at++) {
+        if (in->at == in->end)
+            return SBX_AGAIN;
+        if (*in->at != word[j->step])
             return sbxi_json_refuse(j, "this is neither true nor false nor null");
-        ++*from;
-        if (word[++j->step] == 0) {
-            event->type = types[j->code];
-            event->depth = j->depth;
-            j->step = 0;
-            sbxi_json_value_ended(j);
-            return SBX_OK;
-        }
     }
-    return SBX_AGAIN;
+    sbxi_json_give(j, types[j->code], event);
+    sbxi_json_after_value(j, in);
+    return SBX_OK;
 }
 
 /* ---- reader: structure ---- */
 
-static sbx_status sbxi_json_open(sbx_json *j, int array, sbx_json_event *event)
+static sbx_status sbxi_json_open(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
-    event->type = array ? SBX_JSON_ARRAY : SBX_JSON_OBJECT;
-    event->depth = j->depth++;
+    int array = *in->at == '[';
+    if (j->depth == SBX_JSON_DEPTH)
+        return sbxi_json_fail(j, SBX_E_TOO_BIG, "arrays and objects are nested too deep");
+    in->at++;
+    sbxi_json_give(j, array ? SBX_JSON_ARRAY : SBX_JSON_OBJECT, event);
+    j->depth++;
     j->arrays = j->arrays << 1 | (uint64_t)array;
     j->state = array ? SBXI_JSON_FIRST_VALUE : SBXI_JSON_FIRST_KEY;
     return SBX_OK;
 }
 
-static sbx_status sbxi_json_close(sbx_json *j, sbx_json_event *event)
+static sbx_status sbxi_json_close(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
-    event->type = j->arrays & 1 ? SBX_JSON_ARRAY_END : SBX_JSON_OBJECT_END;
-    event->depth = --j->depth;
+    in->at++;
+    j->depth--;
+    sbxi_json_give(j, j->arrays & 1 ? SBX_JSON_ARRAY_END : SBX_JSON_OBJECT_END, event);
     j->arrays >>= 1;
-    sbxi_json_value_ended(j);
+    sbxi_json_after_value(j, in);
     return SBX_OK;
 }
 
-static sbx_status sbxi_json_read_value(sbx_json *j, const char **from, const char *end,
-                                       sbx_json_event *event)
+static sbx_status sbxi_json_read_value(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
-    char c = **from;
+    char c = *in->at;
     switch (c) {
-    case '"':
-        ++*from;
-        return sbxi_json_begin_text(j, SBXI_JSON_IN_STRING, from, end, event);
+    case '"': return sbxi_json_begin_text(j, SBXI_JSON_IN_STRING, in, event);
     case '{':
-    case '[':
-        if (j->depth == SBX_JSON_DEPTH)
-            return sbxi_json_fail(j, SBX_E_TOO_BIG, "arrays and objects are nested too deep");
-        ++*from;
-        return sbxi_json_open(j, c == '[', event);
+    case '[': return sbxi_json_open(j, in, event);
     case 't':
     case 'f':
     case 'n':
         j->state = SBXI_JSON_IN_WORD;
         j->code = c == 't' ? 0 : c == 'f' ? 1 : 2;
         j->step = 0;
-        return sbxi_json_read_word(j, from, end, event);
-    default:
-        if (c == '-' || (c >= '0' && c <= '9'))
-            return sbxi_json_begin_number(j, from, end, event);
-        if (j->state == SBXI_JSON_FIRST_VALUE) {
-            if (c != ']')
-                return sbxi_json_refuse(j, "a value or ] must stand here");
-            ++*from;
-            return sbxi_json_close(j, event);
-        }
-        if (j->depth == 0 && (unsigned char)c == 0xef)
-            return sbxi_json_refuse(j, "a byte order mark must not stand here");
-        return sbxi_json_refuse(j, "a value must stand here");
+        return sbxi_json_read_word(j, in, event);
+    default: break;
     }
+    if (c == '-' || (c >= '0' && c <= '9'))
+        return sbxi_json_begin_number(j, in, event);
+    if (j->state == SBXI_JSON_FIRST_VALUE)
+        return c == ']' ? sbxi_json_close(j, in, event)
+                        : sbxi_json_refuse(j, "a value or ] must stand here");
+    return sbxi_json_refuse(j, j->depth == 0 && (unsigned char)c == 0xef
+                                   ? "a byte order mark must not stand here"
+                                   : "a value must stand here");
 }
 
-/* Behind a value: a comma, or the end of what it is in. SBX_AGAIN: it was a comma. */
-static sbx_status sbxi_json_read_comma(sbx_json *j, const char **from, sbx_json_event *event)
+static sbx_status sbxi_json_read_key(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
+    int first = j->state == SBXI_JSON_FIRST_KEY;
+    if (*in->at == '"')
+        return sbxi_json_begin_text(j, SBXI_JSON_IN_KEY, in, event);
+    if (*in->at == '}' && first)
+        return sbxi_json_close(j, in, event);
+    return sbxi_json_refuse(j, first ? "a key or } must stand here" : "a key must stand here");
+}
+
+/* Behind a key or value where neither a colon nor a comma came at once. SBX_AGAIN: now one has. */
+static sbx_status sbxi_json_read_between(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
+{
+    const char *at = in->at;
     int array = (int)(j->arrays & 1);
-    char c = **from;
-    if (c == ',') {
-        ++*from;
-        j->state = array ? SBXI_JSON_VALUE : SBXI_JSON_NEXT_KEY;
+    if (j->state == SBXI_JSON_COLON)
+        sbxi_json_after_key(j, in);
+    else if (j->state == SBXI_JSON_AFTER_VALUE)
+        sbxi_json_after_value(j, in);
+    if (in->at != at)
         return SBX_AGAIN;
-    }
-    if (c == (array ? ']' : '}')) {
-        ++*from;
-        return sbxi_json_close(j, event);
-    }
-    return sbxi_json_refuse(j, array ? "a comma or ] must stand here"
-                                     : "a comma or } must stand here");
+    if (j->state == SBXI_JSON_COLON)
+        return sbxi_json_refuse(j, "a colon must follow the key");
+    if (j->state == SBXI_JSON_COMPLETE)
+        return sbxi_json_refuse(j, "only white space may follow the document");
+    if (*at == (array ? ']' : '}'))
+        return sbxi_json_close(j, in, event);
+    return sbxi_json_refuse(j, array ? "a comma or ] must stand here" : "a comma or } must stand here");
 }
 
 static int sbxi_json_is_space(char c)
@@ -3232,81 +3278,99 @@ static int sbxi_json_is_space(char c)
 }
 
 /* Reads up to the next event, from where no text, number or word has begun. */
-static sbx_status sbxi_json_next(sbx_json *j, const char **from, const char *end,
-                                 sbx_json_event *event)
+static sbx_status sbxi_json_next(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
     sbx_status status;
-    for (;;) {
-        while (*from < end && sbxi_json_is_space(**from))
-            ++*from;
-        if (*from == end)
+    do {
+        while (in->at < in->end && sbxi_json_is_space(*in->at))
+            in->at++;
+        if (in->at == in->end)
             return j->state == SBXI_JSON_COMPLETE ? SBX_END : SBX_AGAIN;
-        switch (j->state) {
-        case SBXI_JSON_FIRST_KEY:
-        case SBXI_JSON_NEXT_KEY:
-            if (**from != '"' && (**from != '}' || j->state != SBXI_JSON_FIRST_KEY))
-                return sbxi_json_refuse(j, j->state == SBXI_JSON_FIRST_KEY
-                                               ? "a key or } must stand here"
-                                               : "a key must stand here");
-            if (*(*from)++ == '}')
-                return sbxi_json_close(j, event);
-            return sbxi_json_begin_text(j, SBXI_JSON_IN_KEY, from, end, event);
-        case SBXI_JSON_COLON:
-            if (**from != ':')
-                return sbxi_json_refuse(j, "a colon must follow the key");
-            ++*from;
-            j->state = SBXI_JSON_VALUE;
-            break;
-        case SBXI_JSON_AFTER_VALUE:
-            status = sbxi_json_read_comma(j, from, event);
-            if (status != SBX_AGAIN)
-                return status;
-            break;
-        case SBXI_JSON_COMPLETE:
-            return sbxi_json_refuse(j, "only white space may follow the document");
-        default:
-            return sbxi_json_read_value(j, from, end, event);
-        }
-    }
+        if (j->state <= SBXI_JSON_FIRST_VALUE)
+            return sbxi_json_read_value(j, in, event);
+        if (j->state <= SBXI_JSON_NEXT_KEY)
+            return sbxi_json_read_key(j, in, event);
+        status = sbxi_json_read_between(j, in, event);
+    } while (status == SBX_AGAIN);
+    return status;
 }
 
-SBX_API sbx_status sbx_json_read(sbx_json *j, const void *data, size_t len, size_t *used,
-                                 sbx_json_event *event)
+/* Goes on with a text, of which a part may have been given. */
+static sbx_status sbxi_json_resume_text(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
-    const char *start = len ? (const char *)data : "", *from = start, *end = start + len;
-    sbx_status status;
-    memset(event, 0, sizeof(*event));
-    *used = 0;
-    if (j->status != SBX_OK)
-        return j->status;
     if (j->given) {
         j->used -= j->given;
         memmove(j->scratch, j->scratch + j->given, j->used);
         j->given = 0;
     }
-    switch (j->state) {
-    case SBXI_JSON_IN_KEY:
-    case SBXI_JSON_IN_STRING: status = sbxi_json_read_text(j, &from, end, event); break;
-    case SBXI_JSON_IN_NUMBER: status = sbxi_json_read_number(j, &from, end, event); break;
-    case SBXI_JSON_IN_WORD: status = sbxi_json_read_word(j, &from, end, event); break;
-    default: status = sbxi_json_next(j, &from, end, event); break;
-    }
-    *used = (size_t)(from - start);
+    return sbxi_json_read_text(j, in, NULL, event);
+}
+
+#if defined(__GNUC__)
+__attribute__((noinline))
+#endif
+static sbx_status sbxi_json_read_any(sbx_json *j, const char *start, size_t len, size_t *used,
+                                     sbx_json_event *event)
+{
+    sbxi_json_input in;
+    sbx_status status;
+    in.at = start;
+    in.end = start + len;
+    if (j->state <= SBXI_JSON_COMPLETE)
+        status = sbxi_json_next(j, &in, event);
+    else if (j->state <= SBXI_JSON_IN_STRING)
+        status = sbxi_json_resume_text(j, &in, event);
+    else if (j->state == SBXI_JSON_IN_NUMBER)
+        status = sbxi_json_read_number(j, &in, event);
+    else if (j->state == SBXI_JSON_IN_WORD)
+        status = sbxi_json_read_word(j, &in, event);
+    else
+        status = j->status;
+    *used = (size_t)(in.at - start);
     j->offset += *used;
     return status;
 }
 
+SBX_API sbx_status sbx_json_read(sbx_json *j, const void *data, size_t len, size_t *used,
+                                 sbx_json_event *event)
+{
+    const char *at = (const char *)data;
+    /* Most texts are short, and need nothing that the long way round has to offer. */
+    if (j->state <= SBXI_JSON_NEXT_KEY && len > 8 && *at == '"') {
+        uint64_t word = sbxi_json_load(at + 1), special = sbxi_json_special(word);
+        size_t n = special ? sbxi_json_before(special) : 0;
+        if (special && at[n + 1] == '"' && (j->utf8_checked || !(word & SBXI_JSON_EACH * 0x80))) {
+            sbxi_json_input in;
+            in.at = at + n + 2;
+            in.end = at + len;
+            sbxi_json_give(j, SBX_JSON_STRING, event);
+            event->text = at + 1;
+            event->len = n;
+            if (j->state >= SBXI_JSON_FIRST_KEY) {
+                event->type = SBX_JSON_KEY;
+                sbxi_json_after_key(j, &in);
+            } else {
+                sbxi_json_after_value(j, &in);
+            }
+            *used = (size_t)(in.at - at);
+            j->offset += *used;
+            return SBX_OK;
+        }
+    }
+    return sbxi_json_read_any(j, len ? at : "", len, used, event);
+}
+
 SBX_API sbx_status sbx_json_finish(sbx_json *j, sbx_json_event *event)
 {
-    memset(event, 0, sizeof(*event));
-    if (j->status != SBX_OK)
+    sbxi_json_input none = {NULL, NULL};
+    if (j->state == SBXI_JSON_FAILED)
         return j->status;
     if (j->state == SBXI_JSON_COMPLETE)
         return SBX_END;
     if (j->state == SBXI_JSON_IN_NUMBER && j->depth == 0 &&
         (j->step == SBXI_JSON_ZERO || j->step == SBXI_JSON_DIGITS ||
          j->step == SBXI_JSON_FRACTION || j->step == SBXI_JSON_EXPONENT))
-        return sbxi_json_give_number(j, event);
+        return sbxi_json_give_number(j, &none, event);
     return sbxi_json_refuse(j, "the document is cut short");
 }
 
@@ -3350,7 +3414,7 @@ static int sbxi_json_before_value(sbx_json_writer *w)
     return 1;
 }
 
-static void sbxi_json_after_value(sbx_json_writer *w)
+static void sbxi_json_wrote_value(sbx_json_writer *w)
 {
     w->state = w->depth ? SBXI_JSON_AFTER_VALUE : SBXI_JSON_COMPLETE;
 }
@@ -3359,7 +3423,7 @@ static void sbxi_json_put_value(sbx_json_writer *w, const char *text, size_t len
 {
     if (sbxi_json_before_value(w)) {
         sbxi_json_put(w, text, len);
-        sbxi_json_after_value(w);
+        sbxi_json_wrote_value(w);
     }
 }
 
@@ -3429,7 +3493,7 @@ static void sbxi_json_end(sbx_json_writer *w, int array)
         sbxi_json_put(w, array ? "]" : "}", 1);
         w->arrays >>= 1;
         w->depth--;
-        sbxi_json_after_value(w);
+        sbxi_json_wrote_value(w);
     }
 }
 
@@ -3476,7 +3540,7 @@ SBX_API void sbx_json_string(sbx_json_writer *w, const char *text, size_t len)
 {
     if (sbxi_json_check_text(w, text, len) && sbxi_json_before_value(w)) {
         sbxi_json_put_text(w, text, len);
-        sbxi_json_after_value(w);
+        sbxi_json_wrote_value(w);
     }
 }
 
@@ -3802,9 +3866,14 @@ SBX_API sbx_status sbx_url_parse(const char *text, size_t len, sbx_url *url, con
 /* http1: reads HTTP/1.1 messages (RFC 9112), responses as a client and requests as a server.
 
    Promises: strict wherever two readers could disagree about where a message ends. Lines end in
-   CR LF only: the RFC lets a reader take a bare LF, but no server in use needs it. The outcome does
-   not depend on how the bytes are cut. A line that lies whole in the input is read where it lies,
+   CR LF only: the RFC lets a reader take a bare LF, but nobody needs that who speaks HTTP/1.1. The
+   outcome does not depend on how the bytes are cut. A line that lies whole in the input is read where it lies,
    other lines are put together in scratch, and a body is never copied. Calls text and url. */
+
+/* Headers are the hot path. Without this they are read byte by byte, at about twice the cost. */
+#if defined(SBXI_SIMD) && defined(__SSE2__) && defined(__GNUC__)
+#define SBXI_HTTP1_QUICK
+#endif
 
 enum {
     /* Lines with a name and a value, or the empty line behind them. */
@@ -3904,56 +3973,36 @@ static void sbxi_http1_trim(const char **text, size_t *len)
     }
 }
 
-/* A letter as its small form, other bytes as they are. */
-static char sbxi_http1_small(char c)
-{
-    return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
-}
-
 SBX_API int sbx_http1_has_token(const char *value, size_t len, const char *token)
 {
-    size_t at = 0, i;
-    const char *comma;
-    while (at < len) {
-        while (at < len && sbxi_http1_is_space(value[at]))
-            at++;
-        for (i = 0; token[i] && at < len; i++, at++) {
-            if (sbxi_http1_small(value[at]) != sbxi_http1_small(token[i]))
-                break;
-        }
-        if (i > 0 && !token[i]) {
-            while (at < len && sbxi_http1_is_space(value[at]))
-                at++;
-            if (at == len || value[at] == ',')
-                return 1;
-        }
-        comma = at < len ? (const char *)memchr(value + at, ',', len - at) : NULL;
-        at = comma ? (size_t)(comma - value) + 1 : len;
+    while (len > 0) {
+        const char *comma = (const char *)memchr(value, ',', len), *element = value;
+        size_t element_len = comma ? (size_t)(comma - value) : len;
+        size_t n = comma ? element_len + 1 : len;
+        value += n;
+        len -= n;
+        sbxi_http1_trim(&element, &element_len);
+        if (element_len > 0 && sbxi_equal_nocase(element, element_len, token))
+            return 1;
     }
     return 0;
 }
 
-/* 1 if name, a valid one, is lower, which is in small letters. Of what can stand in a name, setting
-   this bit changes capital letters alone, and "^", which becomes "~". */
+/* 1 if name, a valid one of len >= 8 bytes, is lower, which is in small letters. Of what can stand in a
+   name, setting this bit changes capital letters alone, and "^", which becomes "~". */
 static int sbxi_http1_is(const char *name, const char *lower, size_t len)
 {
-    const uint64_t bits = UINT64_C(0x2020202020202020);
-    uint64_t a, b;
-    size_t i;
-    for (i = 0; i < len; i++) {
-        if (len - i < 8 && len >= 8)
-            i = len - 8;
-        if (len >= 8) {
-            memcpy(&a, name + i, 8);
-            memcpy(&b, lower + i, 8);
-            if ((a | bits) != b)
-                return 0;
-            i += 7;
-        } else if ((name[i] | 0x20) != lower[i]) {
+    size_t at = 0;
+    for (;;) {
+        uint64_t a, b;
+        memcpy(&a, name + at, 8);
+        memcpy(&b, lower + at, 8);
+        if ((a | UINT64_C(0x2020202020202020)) != b)
             return 0;
-        }
+        if (at == len - 8)
+            return 1;
+        at = at + 8 < len - 8 ? at + 8 : len - 8;
     }
-    return 1;
 }
 
 /* ---- lines ---- */
@@ -3962,18 +4011,18 @@ static int sbxi_http1_is(const char *name, const char *lower, size_t len)
    by its first bytes. Of a response these are all up to the status. */
 static int sbxi_http1_may_start(const sbx_http1 *h, const char *line, size_t len)
 {
-    static const char version[] = "HTTP/1.", low[] = "0 100", high[] = "1 999";
-    size_t i, n = len < 12 ? len : 12;
+    static const char low[] = "HTTP/1.0 100", high[] = "HTTP/1.1 999";
+    size_t i = 0, n = len < 12 ? len : 12;
     if (h->role == SBX_HTTP1_REQUEST) {
         if (line[0] == '\r')
             return h->empty_lines < SBXI_HTTP1_EMPTY_LINES && (len < 2 || line[1] == '\n');
         i = sbxi_http1_token_len(line, n);
         return i == n || (i > 0 && line[i] == ' ');
     }
-    if (memcmp(line, version, n < 7 ? n : 7) != 0)
-        return 0;
-    for (i = 7; i < n; i++) {
-        if (line[i] < low[i - 7] || line[i] > high[i - 7])
+    if (n == 12 && memcmp(line, "HTTP/1.", 7) == 0)
+        i = 7;
+    for (; i < n; i++) {
+        if (line[i] < low[i] || line[i] > high[i])
             return 0;
     }
     return 1;
@@ -4022,7 +4071,7 @@ static sbx_status sbxi_http1_line(sbx_http1 *h, const char *data, size_t len, si
 static sbx_status sbxi_http1_status_line(sbx_http1 *h, const char *line, size_t n,
                                          sbx_http1_event *event)
 {
-    if (n < 12 || (n > 12 && line[12] != ' '))
+    if (n > 12 && line[12] != ' ')
         return sbxi_http1_refuse(h, "the status is not a number of three digits");
     if (!sbxi_http1_value(line + 12, n - 12))
         return sbxi_http1_refuse(h, "the reason phrase has a control character");
@@ -4083,24 +4132,24 @@ static sbx_status sbxi_http1_start(sbx_http1 *h, const char *line, size_t n, sbx
     return SBX_AGAIN;
 }
 
-static sbx_status sbxi_http1_content_length(sbx_http1 *h, const char *value, size_t len)
+static sbx_status sbxi_http1_content_length(sbx_http1 *h, const sbx_http1_event *header)
 {
     uint64_t length;
     if (h->content_length != SBX_NONE)
         return sbxi_http1_refuse(h, "there is more than one Content-Length");
-    if (!sbxi_parse_uint(value, len, &length) || length > INT64_MAX)
+    if (!sbxi_parse_uint(header->value, header->value_len, &length) || length > INT64_MAX)
         return sbxi_http1_refuse(h, "the Content-Length is not a number");
     h->content_length = (int64_t)length;
     return h->chunked ? sbxi_http1_refuse(h, "there is a Content-Length besides chunks") : SBX_OK;
 }
 
-static sbx_status sbxi_http1_transfer_encoding(sbx_http1 *h, const char *value, size_t len)
+static sbx_status sbxi_http1_transfer_encoding(sbx_http1 *h, const sbx_http1_event *header)
 {
     if (h->minor_version == 0)
         return sbxi_http1_refuse(h, "there is a Transfer-Encoding in HTTP/1.0");
     if (h->chunked)
         return sbxi_http1_refuse(h, "there is more than one Transfer-Encoding");
-    if (!sbxi_equal_nocase(value, len, "chunked"))
+    if (!sbxi_equal_nocase(header->value, header->value_len, "chunked"))
         return sbxi_http1_refuse(h, "the Transfer-Encoding is not chunked");
     h->chunked = 1;
     return h->content_length != SBX_NONE
@@ -4108,44 +4157,46 @@ static sbx_status sbxi_http1_transfer_encoding(sbx_http1 *h, const char *value, 
                : SBX_OK;
 }
 
-static sbx_status sbxi_http1_host(sbx_http1 *h, const char *value, size_t len)
+static sbx_status sbxi_http1_host(sbx_http1 *h, const sbx_http1_event *header)
 {
     size_t i;
-    if (h->role == SBX_HTTP1_RESPONSE)
-        return SBX_OK;
     if (h->hosts++ > 0)
         return sbxi_http1_refuse(h, "there is more than one Host");
-    for (i = 0; i < len; i++) {
-        if (value[i] <= 0x20 || value[i] > 0x7e || strchr("\"#,/<>?@\\^`{|}", value[i]))
+    for (i = 0; i < header->value_len; i++) {
+        char c = header->value[i];
+        if (c <= 0x20 || c > 0x7e || strchr("\"#,/<>?@\\^`{|}", c))
             return sbxi_http1_refuse(h, "the Host has a character that does not belong there");
     }
+    return SBX_OK;
+}
+
+static sbx_status sbxi_http1_connection(sbx_http1 *h, const sbx_http1_event *header)
+{
+    h->close |= sbx_http1_has_token(header->value, header->value_len, "close");
+    if (h->minor_version == 0) /* in 1.1 it goes without saying */
+        h->keep_alive |= sbx_http1_has_token(header->value, header->value_len, "keep-alive");
     return SBX_OK;
 }
 
 /* What a header says about the message itself. */
 static sbx_status sbxi_http1_meaning(sbx_http1 *h, const sbx_http1_event *header)
 {
-    const char *name = header->name, *value = header->value;
-    size_t len = header->value_len;
     switch (header->name_len) {
     case 4:
-        if (sbxi_http1_is(name, "host", 4))
-            return sbxi_http1_host(h, value, len);
+        if (h->role == SBX_HTTP1_REQUEST && sbxi_equal_nocase(header->name, 4, "host"))
+            return sbxi_http1_host(h, header);
         break;
     case 10:
-        if (sbxi_http1_is(name, "connection", 10)) {
-            h->close |= sbx_http1_has_token(value, len, "close");
-            if (h->minor_version == 0)
-                h->keep_alive |= sbx_http1_has_token(value, len, "keep-alive");
-        }
+        if (sbxi_http1_is(header->name, "connection", 10))
+            return sbxi_http1_connection(h, header);
         break;
     case 14:
-        if (sbxi_http1_is(name, "content-length", 14))
-            return sbxi_http1_content_length(h, value, len);
+        if (sbxi_http1_is(header->name, "content-length", 14))
+            return sbxi_http1_content_length(h, header);
         break;
     case 17:
-        if (sbxi_http1_is(name, "transfer-encoding", 17))
-            return sbxi_http1_transfer_encoding(h, value, len);
+        if (sbxi_http1_is(header->name, "transfer-encoding", 17))
+            return sbxi_http1_transfer_encoding(h, header);
         break;
     default:
         break;
@@ -4176,18 +4227,19 @@ static sbx_status sbxi_http1_field(sbx_http1 *h, const char *line, size_t n, sbx
 /* Goes on from p over letters and "-", as nearly all names are made of; may stop early. */
 static const char *sbxi_http1_quick_name(const char *p, const char *last)
 {
-#if defined(SBXI_SSE2)
+#ifdef SBXI_HTTP1_QUICK
     for (; p < last; p += 16) {
-        __m128i block = _mm_loadu_si128((const __m128i *)(const void *)p);
-        /* As signed numbers, the small letters are now the largest ones there are. */
-        __m128i moved = _mm_add_epi8(_mm_or_si128(block, _mm_set1_epi8(0x20)),
-                                     _mm_set1_epi8(0x7f - 'z'));
-        __m128i good = _mm_or_si128(_mm_cmpgt_epi8(moved, _mm_set1_epi8(0x7f - 'z' + 'a' - 1)),
-                                    _mm_cmpeq_epi8(block, _mm_set1_epi8('-')));
-        unsigned bad = ~(unsigned)_mm_movemask_epi8(good);
-        if (bad != 0xffff0000)
+        __m128i block = SBXI_V_LOAD(p);
+        /* The small letters become the largest of all signed numbers. */
+        __m128i moved = _mm_add_epi8(SBXI_V_OR(block, SBXI_V_FILL(0x20)), SBXI_V_FILL(0x7f - 'z'));
+        __m128i letter = SBXI_V_ABOVE(moved, SBXI_V_FILL(0x7f - 'z' + 'a' - 1));
+        __m128i good = SBXI_V_OR(letter, SBXI_V_EQUAL(block, SBXI_V_FILL('-')));
+        unsigned bad = (unsigned)_mm_movemask_epi8(good) ^ 0xffff;
+        if (bad)
             return p + (unsigned)__builtin_ctz(bad);
     }
+#else
+    (void)last;
 #endif
     return p;
 }
@@ -4195,45 +4247,56 @@ static const char *sbxi_http1_quick_name(const char *p, const char *last)
 /* Goes on from p over printable ASCII, as nearly all values are made of; may stop early. */
 static const char *sbxi_http1_quick_value(const char *p, const char *last)
 {
-#if defined(SBXI_SSE2)
+#ifdef SBXI_HTTP1_QUICK
     for (; p < last; p += 16) {
-        __m128i block = _mm_loadu_si128((const __m128i *)(const void *)p);
-        /* As signed numbers, 0x7f is now the smallest one, and all the others were small before. */
-        __m128i moved = _mm_add_epi8(block, _mm_set1_epi8(1));
-        unsigned bad = ~(unsigned)_mm_movemask_epi8(_mm_cmpgt_epi8(moved, _mm_set1_epi8(0x20)));
-        if (bad != 0xffff0000)
+        /* What can be printed becomes the largest of all signed numbers. */
+        __m128i moved = _mm_add_epi8(SBXI_V_LOAD(p), SBXI_V_FILL(0x7f - '~'));
+        __m128i good = SBXI_V_ABOVE(moved, SBXI_V_FILL(0x7f - '~' + ' ' - 1));
+        unsigned bad = (unsigned)_mm_movemask_epi8(good) ^ 0xffff;
+        if (bad)
             return p + (unsigned)__builtin_ctz(bad);
     }
+#else
+    (void)last;
 #endif
     return p;
 }
 
 /* The same for a header that lies in data. Nearly all do: so this one does not look for the line's end
-   first, and takes 16 bytes at a time where it can. Returns its length; 0 if it is not complete or
-   not valid. */
-static size_t sbxi_http1_quick_field(const char *data, const char *stop, sbx_http1_event *event)
+   first, and takes 16 bytes at a time where it can. len is at least 16. Returns the header's length; 0
+   if it is not complete or not valid. */
+static size_t sbxi_http1_quick_field(const char *data, size_t len, sbx_http1_event *event)
 {
-    const char *last = stop - data < 16 ? data : stop - 16; /* behind it are fewer than 16 bytes */
+    const char *stop = data + len, *last = stop - 16;
     const char *name = sbxi_http1_quick_name(data, last), *value, *end;
     size_t n;
-    while (name < stop && *name != ':') {
-        if (sbxi_http1_class[(unsigned char)*name++] != 2)
+    for (;; name++) {
+        if (name == stop)
+            return 0;
+        if (*name == ':')
+            break;
+        if (sbxi_http1_class[(unsigned char)*name] != 2)
             return 0;
     }
-    if (name == data || name == stop)
+    if (name == data)
         return 0;
-    end = sbxi_http1_quick_value(name + 1, last);
-    while (end < stop && *end != '\r' && sbxi_http1_class[(unsigned char)*end])
-        end++;
-    if (stop - end < 2 || end[0] != '\r' || end[1] != '\n')
+    for (end = sbxi_http1_quick_value(name + 1, last);; end++) {
+        if (stop - end < 2)
+            return 0;
+        if (*end == '\r')
+            break;
+        if (sbxi_http1_class[(unsigned char)*end] == 0)
+            return 0;
+    }
+    if (end[1] != '\n')
         return 0;
     n = (size_t)(end - data) + 2;
-    value = name + (name[1] == ' ' ? 2 : 1);
-    while (sbxi_http1_is_space(*value)) /* the CR stops it */
+    for (value = name + 1; sbxi_http1_is_space(*value);) /* the CR stops it */
         value++;
     while (end > value && sbxi_http1_is_space(end[-1]))
         end--;
     memset(event, 0, sizeof(*event));
+    event->type = SBX_HTTP1_HEADER;
     event->name = data;
     event->name_len = (size_t)(name - data);
     event->value = value;
@@ -4376,11 +4439,11 @@ SBX_API void sbx_http1_expect_no_body(sbx_http1 *h, int no_body)
     h->no_body = no_body;
 }
 
-/* A line with its CR LF in a head or among trailers: does it fit in? */
+/* Counts a header or trailer that takes up n bytes. */
 static sbx_status sbxi_http1_count(sbx_http1 *h, size_t n)
 {
     h->head_size += n;
-    if (n > h->cap || h->head_size > SBX_HTTP1_HEAD_MAX)
+    if (h->head_size > SBX_HTTP1_HEAD_MAX)
         return sbxi_http1_fail(h, SBX_E_TOO_BIG, "the head of a message is too long");
     if (h->headers++ == SBX_HTTP1_HEADERS)
         return sbxi_http1_fail(h, SBX_E_TOO_BIG, "there are too many headers");
@@ -4391,20 +4454,18 @@ static sbx_status sbxi_http1_count(sbx_http1 *h, size_t n)
 static sbx_status sbxi_http1_head_line(sbx_http1 *h, const char *line, size_t n,
                                        sbx_http1_event *event)
 {
-    int state = h->state;
-    sbx_status st;
     if (n > 2) {
-        st = sbxi_http1_field(h, line, n, event);
+        sbx_status st = sbxi_http1_field(h, line, n, event);
         if (st == SBX_OK)
             st = sbxi_http1_count(h, n);
-        if (st == SBX_OK && state == SBXI_HTTP1_SKIPPED)
-            return SBX_AGAIN;
-        event->type = state == SBXI_HTTP1_HEADER ? SBX_HTTP1_HEADER : SBX_HTTP1_TRAILER;
-        return st == SBX_OK && state == SBXI_HTTP1_HEADER ? sbxi_http1_meaning(h, event) : st;
+        if (st != SBX_OK || h->state == SBXI_HTTP1_SKIPPED)
+            return st == SBX_OK ? SBX_AGAIN : st;
+        event->type = h->state == SBXI_HTTP1_HEADER ? SBX_HTTP1_HEADER : SBX_HTTP1_TRAILER;
+        return h->state == SBXI_HTTP1_HEADER ? sbxi_http1_meaning(h, event) : SBX_OK;
     }
-    if (state == SBXI_HTTP1_HEADER)
+    if (h->state == SBXI_HTTP1_HEADER)
         return sbxi_http1_head_end(h, event);
-    if (state == SBXI_HTTP1_TRAILER)
+    if (h->state == SBXI_HTTP1_TRAILER)
         return sbxi_http1_end(h, event);
     h->state = SBXI_HTTP1_START;
     return SBX_AGAIN;
@@ -4462,13 +4523,12 @@ SBX_API sbx_status sbx_http1_read(sbx_http1 *h, const void *data, size_t len, si
 {
     const char *from = (const char *)data;
     size_t n;
-    if (h->state != SBXI_HTTP1_HEADER || h->used > 0 || len == 0)
+    if (h->state != SBXI_HTTP1_HEADER || h->used > 0 || len < 16)
         return sbxi_http1_read_any(h, from, len, used, event);
-    n = sbxi_http1_quick_field(from, from + len, event);
-    if (n == 0)
+    n = sbxi_http1_quick_field(from, len, event);
+    if (n == 0 || n > h->cap)
         return sbxi_http1_read_any(h, from, len, used, event);
     *used = n;
-    event->type = SBX_HTTP1_HEADER;
     if (sbxi_http1_count(h, n) != SBX_OK)
         return h->status;
     n = event->name_len;
@@ -4961,8 +5021,7 @@ static sbx_status sbxi_multipart_part(sbx_multipart *m, sbx_multipart_event *eve
         next = (const char *)memchr(line, '\n', (size_t)(end - line)) + 1;
         n = (size_t)(next - line) - 2;
         name = sbxi_http1_token_len(line, n);
-        if (name == 0 || name == n || line[name] != ':' ||
-            !sbxi_http1_value(line + name, n - name))
+        if (name == 0 || name == n || line[name] != ':' || !sbxi_http1_value(line + name, n - name))
             return sbxi_multipart_refuse(m, "a part has a header that cannot be read");
         if (!sbxi_equal_nocase(line, name, "content-disposition"))
             continue;
@@ -5096,7 +5155,8 @@ static sbx_status sbxi_multipart_after(sbx_multipart *m, const char *data, size_
         return sbxi_multipart_replay(m, m->delimiter_len, event);
     (*pos)++;
     switch (m->state) {
-    case SBXI_MULTIPART_DASH: return sbxi_multipart_divide(m, SBXI_MULTIPART_CLOSED, event);
+    case SBXI_MULTIPART_DASH:
+        return sbxi_multipart_divide(m, SBXI_MULTIPART_CLOSED, event);
     case SBXI_MULTIPART_LF:
         if (c == '\n')
             return sbxi_multipart_divide(m, SBXI_MULTIPART_HEAD, event);
@@ -5528,8 +5588,10 @@ static sbx_status sbxi_connection_flush(sbxi_connection *c, sbx_error *err)
             return st;
         sbxi_buffer_consume(&c->out, n);
     }
+    c->flushing = 0;
     if (c->stream->methods->flush) {
         sbx_status st = c->stream->methods->flush(c->stream);
+        c->flushing = st == SBX_AGAIN;
         if (st != SBX_OK && st != SBX_AGAIN)
             return sbxi_connection_fail(c, st < 0 ? st : SBX_E_CONNECTION, "writing to", err);
         return st;
@@ -5540,6 +5602,8 @@ static sbx_status sbxi_connection_flush(sbxi_connection *c, sbx_error *err)
 static int sbxi_connection_wants(sbxi_connection *c, unsigned want, sbx_item *items, int cap,
                                  int64_t *timeout_ms)
 {
+    if (c->flushing)
+        want |= SBX_WRITE;
     return c->stream->methods->wants(c->stream, c->open ? want : 0, items, cap, timeout_ms);
 }
 
@@ -5756,8 +5820,12 @@ static sbx_status sbxi_headers_make(const sbx_allocator *memory, const char *con
     *out_size = size;
     (*out)[0] = 0;
     for (count = 0; lines && lines[count]; count++)
-        if (!sbxi_headers_have(*out, lines[count], sbxi_header_name(lines[count])))
-            at += sbxi_format(*out + at, size - at, "%s\r\n", lines[count]);
+        if (!sbxi_headers_have(*out, lines[count], sbxi_header_name(lines[count]))) {
+            size_t len = strlen(lines[count]);
+            memcpy(*out + at, lines[count], len);
+            memcpy(*out + at + len, "\r\n", 3);
+            at += len + 2;
+        }
     for (; base && *base; base = end) {
         end = strstr(base, "\r\n") + 2;
         if (!sbxi_headers_have(*out, base, strcspn(base, ":"))) {
@@ -5962,8 +6030,13 @@ static void sbxi_exchange_response_header(sbxi_exchange *x, const sbx_http1_even
     if (sbxi_equal_nocase(e->name, e->name_len, "Retry-After")) {
         uint64_t seconds;
         int64_t date;
-        if (sbxi_parse_uint(e->value, e->value_len, &seconds))
-            x->retry_after_ms = seconds > 86400 ? 86400000 : (int64_t)seconds * 1000;
+        size_t digits = 0;
+        while (digits < e->value_len && e->value[digits] >= '0' && e->value[digits] <= '9')
+            digits++;
+        if (digits > 0 && digits == e->value_len)
+            x->retry_after_ms = sbxi_parse_uint(e->value, digits, &seconds) && seconds < 86400
+                                    ? (int64_t)seconds * 1000
+                                    : 86400000;
         else if (sbxi_parse_http_date(e->value, e->value_len, &date) && sbxi_wall(x->client) > 0)
             x->retry_after_ms = date > sbxi_wall(x->client) ? date - sbxi_wall(x->client) : 0;
     }
@@ -6158,8 +6231,9 @@ static int sbxi_exchange_failed(sbxi_exchange *x, sbx_status st, int64_t now)
     if (!sbxi_exchange_may_repeat(x))
         return 0;
     if (x->connection && x->connection->reused && !x->received && st == SBX_E_CONNECTION &&
-        (idempotent || !x->connection->ended)) {
+        (idempotent || !x->sent)) {
         /* The server had closed an idle connection just before it was used again. */
+        sbxi_exchange_drop(x);
         x->stale = 1;
         x->attempts--;
         x->state = SBXI_EXCHANGE_BEGIN;
@@ -6219,7 +6293,7 @@ static sbx_status sbxi_exchange_transfer(sbxi_exchange *x, int64_t now, sbx_erro
     }
     st = sbxi_exchange_receive(x, now, x->write_failed ? NULL : err);
     if (x->write_failed && st != SBX_OK && st != SBX_END)
-        return SBX_E_CONNECTION; /* err says why writing failed */
+        return SBX_E_CONNECTION; /* there is no answer either; err says why writing failed */
     return st;
 }
 
@@ -6429,6 +6503,8 @@ static sbx_status sbxi_op_advance(sbx_op *op)
 SBX_API sbx_status sbx_op_step(sbx_op *op, sbx_error *err)
 {
     sbx_status st;
+    if (!op)
+        return sbxi_fail_argument(err, "op", "is NULL");
     if (op->stepping)
         return sbxi_fail(err, SBX_E_ARGUMENT,
                          "an operation cannot be stepped from its own callback");
@@ -6491,6 +6567,8 @@ static sbx_status sbxi_wait_any(sbx_op *const *ops, int n, int64_t timeout_ms, s
 
 SBX_API sbx_status sbx_op_wait(sbx_op *op, int64_t timeout_ms, sbx_error *err)
 {
+    if (!op)
+        return sbxi_fail_argument(err, "op", "is NULL");
     if (timeout_ms < SBX_NONE)
         return sbxi_fail_argument(err, "timeout_ms", "must be SBX_NONE, 0 or positive");
     return sbxi_wait_any(&op, 1, timeout_ms, err);
@@ -6500,8 +6578,8 @@ SBX_API sbx_status sbx_wait(sbx_op *const *ops, int n, int64_t timeout_ms, sbx_e
 {
     sbx_status st;
     int i;
-    if (n < 1 || n > SBXI_MAX_WAIT)
-        return sbxi_fail_argument(err, "n", "must be 1..64");
+    if (!ops || n < 1 || n > SBXI_MAX_WAIT)
+        return sbxi_fail_argument(err, "ops", "must be 1 to 64 operations");
     if (timeout_ms < SBX_NONE)
         return sbxi_fail_argument(err, "timeout_ms", "must be SBX_NONE, 0 or positive");
     for (i = 0; i < n; i++)
@@ -6555,6 +6633,7 @@ typedef struct sbxi_walk {
     const char *body;
     size_t len, at;
     size_t base[SBX_JSON_DEPTH + 2]; /* the length of the path of the container, by depth of value */
+    int entered; /* the last event was the beginning of an array */
     char path[96];
 } sbxi_walk;
 
@@ -6565,6 +6644,7 @@ static void sbxi_walk_init(sbxi_walk *w, const char *body, size_t len, char *scr
     w->at = 0;
     w->path[0] = 0;
     w->base[0] = 0;
+    w->entered = 0;
     sbx_json_init(&w->json, scratch, cap);
 }
 
@@ -6581,10 +6661,13 @@ static void sbxi_walk_key(sbxi_walk *w, const sbx_json_event *e)
     w->path[at + len] = 0;
 }
 
-/* SBX_OK: a scalar or the beginning of an object, whose path is w->path. SBX_END: the document is
-   complete. Texts longer than the scratch come in pieces, as the reader gives them. */
+/* SBX_OK: a scalar, or the beginning of an array or object, whose path is w->path. SBX_END: the
+   document is complete. Texts longer than the scratch come in pieces, as the reader gives them. */
 static sbx_status sbxi_walk_next(sbxi_walk *w, sbx_json_event *e)
 {
+    if (w->entered && strlen(w->path) + 3 <= sizeof(w->path))
+        memcpy(w->path + strlen(w->path), "[]", 3);
+    w->entered = 0;
     for (;;) {
         size_t used = 0;
         sbx_status st = sbx_json_read(&w->json, w->body + w->at, w->len - w->at, &used, e);
@@ -6598,10 +6681,9 @@ static sbx_status sbxi_walk_next(sbxi_walk *w, sbx_json_event *e)
             sbxi_walk_key(w, e);
             break;
         case SBX_JSON_ARRAY:
-            if (strlen(w->path) + 3 <= sizeof(w->path))
-                memcpy(w->path + strlen(w->path), "[]", 3);
-            w->base[e->depth + 1] = strlen(w->path);
-            break;
+            w->entered = 1;
+            w->base[e->depth + 1] = strlen(w->path) + (strlen(w->path) + 3 <= sizeof(w->path) ? 2 : 0);
+            return SBX_OK;
         case SBX_JSON_OBJECT:
             w->base[e->depth + 1] = strlen(w->path);
             return SBX_OK;
@@ -6748,6 +6830,52 @@ static sbx_status sbxi_filling_store(sbxi_filling *f, sbxi_walk *w, const sbx_js
     return field ? sbxi_store(w, e, item, field, err) : SBX_OK;
 }
 
+/* What must stand at path so that known can be found there or below: an object '{', a list '[', or the
+   value itself '"'; 0: known lies elsewhere. */
+static char sbxi_expected(const char *known, const char *path)
+{
+    size_t len = strlen(path);
+    if (strncmp(known, path, len) != 0)
+        return 0;
+    return known[len] == '.' ? '{' : known[len] == '[' ? '[' : known[len] ? 0 : '"';
+}
+
+/* The same for all that a record knows; an item of a list is 'i', an object that cannot be null. */
+static char sbxi_record_expected(const sbxi_record *r, const char *path)
+{
+    const char *below = sbxi_below(path, r->list), *deeper;
+    char found = sbxi_expected(r->list, path);
+    int i;
+    if (!below || found)
+        return found == '"' ? 'i' : found; /* an item of the list */
+    deeper = r->inner ? sbxi_below(below, r->inner) : NULL;
+    if (r->inner)
+        found = sbxi_expected(r->inner, below);
+    if (found)
+        return found == '"' ? 'i' : found;
+    for (i = 0; deeper && !found && i < r->inner_field_count; i++)
+        found = sbxi_expected(r->inner_fields[i].path, deeper);
+    for (i = 0; !deeper && !found && i < r->field_count; i++)
+        found = sbxi_expected(r->fields[i].path, below);
+    return found;
+}
+
+/* What should stand there instead of this event; NULL: it is all right, as far as can be said here. */
+static const char *sbxi_record_misfit(const sbxi_record *r, const char *path, const sbx_json_event *e)
+{
+    char expected = sbxi_record_expected(r, path);
+    int container = e->type == SBX_JSON_OBJECT || e->type == SBX_JSON_ARRAY;
+    if (e->depth == 0 || expected == 'i')
+        return e->type == SBX_JSON_OBJECT ? NULL : "an object";
+    if (e->type == SBX_JSON_NULL)
+        return NULL;
+    if (expected == '{')
+        return e->type == SBX_JSON_OBJECT ? NULL : "an object";
+    if (expected == '[')
+        return e->type == SBX_JSON_ARRAY ? NULL : "a list";
+    return expected == '"' && container ? "a plain value" : NULL;
+}
+
 /* One pass over the body. */
 static sbx_status sbxi_filling_pass(sbxi_filling *f, sbxi_walk *w, sbx_error *err)
 {
@@ -6757,17 +6885,16 @@ static sbx_status sbxi_filling_pass(sbxi_filling *f, sbxi_walk *w, sbx_error *er
     while ((st = sbxi_walk_next(w, &e)) == SBX_OK) {
         const char *path = sbxi_below(w->path, f->record->list);
         const char *deeper = path && f->record->inner ? sbxi_below(path, f->record->inner) : NULL;
-        if (e.depth == 0 && e.type != SBX_JSON_OBJECT)
-            return sbxi_fail_type(err, "the body", "an object");
+        const char *misfit = sbxi_record_misfit(f->record, w->path, &e);
+        if (misfit)
+            return sbxi_fail_type(err, *w->path ? w->path : "the body", misfit);
         if (!path)
             continue;
         path = deeper ? deeper : path;
         if (e.type == SBX_JSON_OBJECT && !*path)
             sbxi_filling_begin(f, deeper != NULL);
-        else if (e.type != SBX_JSON_OBJECT)
+        else if (e.type != SBX_JSON_OBJECT && e.type != SBX_JSON_ARRAY)
             st = sbxi_filling_store(f, w, &e, path, deeper != NULL, err);
-        else if (sbxi_field_find(f->record->fields, f->record->field_count, path))
-            st = sbxi_fail_type(err, w->path, "a string");
         if (st != SBX_OK)
             return st;
     }
@@ -7093,6 +7220,17 @@ static sbx_status sbxi_check_name(const char *field, const char *text, sbx_error
     return SBX_OK;
 }
 
+/* What a call cannot do without: a client (or what it made), and where its results go. */
+static sbx_status sbxi_check_results(const void *client, const void *out, const void *op, sbx_error *err)
+{
+    sbxi_error_clear(err);
+    if (!client)
+        return sbxi_fail_argument(err, "client", "(or what stands in its place) is NULL");
+    if (!out || !op)
+        return sbxi_fail_argument(err, "out", "or op is NULL: there is no place for the result");
+    return SBX_OK;
+}
+
 /* An optional time: 0 for the default, SBX_NONE, or milliseconds. */
 static sbx_status sbxi_check_time(const char *field, int64_t ms, sbx_error *err)
 {
@@ -7411,7 +7549,10 @@ SBX_API sbx_status sbx_template_create_start(sbx_client *client,
                                              sbx_template **out, sbx_op **op, sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st = sbxi_template_check(options, err);
+    sbx_status st = sbxi_check_results(client, out, op, err);
+    if (st != SBX_OK)
+        return st;
+    st = sbxi_template_check(options, err);
     *op = NULL;
     *out = NULL;
     if (st == SBX_OK)
@@ -7439,6 +7580,9 @@ SBX_API sbx_status sbx_template_get_start(sbx_client *client, const char *name,
                                           const sbx_call *call, sbx_template **out, sbx_op **op,
                                           sbx_error *err)
 {
+    sbx_status st = sbxi_check_results(client, out, op, err);
+    if (st != SBX_OK)
+        return st;
     *out = NULL;
     return sbxi_control_start(client, SBXI_GET, "/templates/", name, "", call,
                               "template", sbxi_template_done, out, op, err);
@@ -7454,6 +7598,9 @@ SBX_API sbx_status sbx_template_get(sbx_client *client, const char *name, const 
 SBX_API sbx_status sbx_template_list_start(sbx_client *client, const sbx_call *call,
                                            sbx_templates **out, sbx_op **op, sbx_error *err)
 {
+    sbx_status st = sbxi_check_results(client, out, op, err);
+    if (st != SBX_OK)
+        return st;
     *out = NULL;
     return sbxi_control_start(client, SBXI_LIST, "/templates", NULL, "", call,
                               "template", sbxi_templates_done, out, op, err);
@@ -7469,6 +7616,9 @@ SBX_API sbx_status sbx_template_list(sbx_client *client, const sbx_call *call, s
 SBX_API sbx_status sbx_template_delete_start(sbx_client *client, const char *name,
                                              const sbx_call *call, sbx_op **op, sbx_error *err)
 {
+    sbx_status st = sbxi_check_results(client, op, op, err);
+    if (st != SBX_OK)
+        return st;
     return sbxi_control_start(client, SBXI_DELETE, "/templates/", name, "", call,
                               "template", NULL, NULL, op, err);
 }
@@ -7633,7 +7783,10 @@ SBX_API sbx_status sbx_sandbox_create_start(sbx_client *client, const sbx_sandbo
 {
     sbx_sandbox_options o;
     sbxi_request *r;
-    sbx_status st = sbxi_sandbox_defaults(options, &o, err);
+    sbx_status st = sbxi_check_results(client, out, op, err);
+    if (st != SBX_OK)
+        return st;
+    st = sbxi_sandbox_defaults(options, &o, err);
     *op = NULL;
     *out = NULL;
     if (st == SBX_OK)
@@ -7661,6 +7814,9 @@ SBX_API sbx_status sbx_sandbox_create(sbx_client *client, const sbx_sandbox_opti
 SBX_API sbx_status sbx_sandbox_get_start(sbx_client *client, const char *name, const sbx_call *call,
                                          sbx_sandbox **out, sbx_op **op, sbx_error *err)
 {
+    sbx_status st = sbxi_check_results(client, out, op, err);
+    if (st != SBX_OK)
+        return st;
     *out = NULL;
     return sbxi_control_start(client, SBXI_GET, "/boxes/", name, "", call,
                               "sandbox", sbxi_sandbox_done, out, op, err);
@@ -7676,6 +7832,9 @@ SBX_API sbx_status sbx_sandbox_get(sbx_client *client, const char *name, const s
 SBX_API sbx_status sbx_sandbox_list_start(sbx_client *client, const sbx_call *call,
                                           sbx_sandboxes **out, sbx_op **op, sbx_error *err)
 {
+    sbx_status st = sbxi_check_results(client, out, op, err);
+    if (st != SBX_OK)
+        return st;
     *out = NULL;
     return sbxi_control_start(client, SBXI_LIST, "/boxes", NULL, "", call,
                               "sandbox", sbxi_sandboxes_done, out, op, err);
@@ -7691,6 +7850,9 @@ SBX_API sbx_status sbx_sandbox_list(sbx_client *client, const sbx_call *call, sb
 SBX_API sbx_status sbx_sandbox_delete_start(sbx_client *client, const char *name,
                                             const sbx_call *call, sbx_op **op, sbx_error *err)
 {
+    sbx_status st = sbxi_check_results(client, op, op, err);
+    if (st != SBX_OK)
+        return st;
     return sbxi_control_start(client, SBXI_DELETE, "/boxes/", name, "", call,
                               "sandbox", NULL, NULL, op, err);
 }
@@ -7706,6 +7868,9 @@ SBX_API sbx_status sbx_sandbox_get_status_start(sbx_client *client, const char *
                                                 const sbx_call *call, sbx_sandbox_status **out,
                                                 sbx_op **op, sbx_error *err)
 {
+    sbx_status st = sbxi_check_results(client, out, op, err);
+    if (st != SBX_OK)
+        return st;
     *out = NULL;
     return sbxi_control_start(client, SBXI_GET, "/boxes/", name, "/status", call,
                               "sandbox", sbxi_status_done, out, op, err);
@@ -7775,7 +7940,10 @@ SBX_API sbx_status sbx_sandbox_wait_start(sbx_client *client, const char *name,
     sbxi_request *r;
     sbxi_waiting *waiting;
     sbx_wait_options o;
-    sbx_status st = sbxi_check_name("name", name, err);
+    sbx_status st = sbxi_check_results(client, out, op, err);
+    if (st != SBX_OK)
+        return st;
+    st = sbxi_check_name("name", name, err);
     memset(&o, 0, sizeof(o));
     if (options)
         o = *options;
@@ -7889,7 +8057,9 @@ SBX_API sbx_status sbx_write_start(const sbx_sandbox *sandbox, const char *path,
                                    sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st;
+    sbx_status st = sbxi_check_results(sandbox, op, op, err);
+    if (st != SBX_OK)
+        return st;
     *op = NULL;
     if (!data && len)
         return sbxi_fail_argument(err, "data", "is NULL, but len is not 0");
@@ -7915,7 +8085,9 @@ SBX_API sbx_status sbx_write_from_start(const sbx_sandbox *sandbox, const char *
                                         sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st;
+    sbx_status st = sbxi_check_results(sandbox, op, op, err);
+    if (st != SBX_OK)
+        return st;
     *op = NULL;
     if (!source)
         return sbxi_fail_argument(err, "source", "is required");
@@ -7971,7 +8143,10 @@ SBX_API sbx_status sbx_read_start(const sbx_sandbox *sandbox, const char *path,
                                   sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st = sbxi_read_new(sandbox, path, options, &r, err);
+    sbx_status st = sbxi_check_results(sandbox, out, op, err);
+    if (st != SBX_OK)
+        return st;
+    st = sbxi_read_new(sandbox, path, options, &r, err);
     *out = NULL;
     *op = NULL;
     if (st != SBX_OK)
@@ -7994,7 +8169,9 @@ SBX_API sbx_status sbx_read_to_start(const sbx_sandbox *sandbox, const char *pat
                                      sbx_op **op, sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st;
+    sbx_status st = sbxi_check_results(sandbox, op, op, err);
+    if (st != SBX_OK)
+        return st;
     *op = NULL;
     if (!sink)
         return sbxi_fail_argument(err, "sink", "is required");
@@ -8150,9 +8327,12 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
 {
     sbxi_run run;
     sbxi_request *r = NULL;
-    sbx_status st = sbxi_check_sandbox(sandbox, err);
+    sbx_status st = sbxi_check_results(sandbox, out, op, err);
+    if (st != SBX_OK)
+        return st;
     *op = NULL;
     *out = NULL;
+    st = sbxi_check_sandbox(sandbox, err);
     if (st == SBX_OK)
         st = sbxi_run_defaults(command, options, &run, err);
     if (st == SBX_OK && (run.o.on_output || run.o.pty))
@@ -9013,9 +9193,12 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
                                  sbx_error *err)
 {
     sbx_command *c;
-    sbx_status st = sbxi_command_new(sandbox, command, options, 0, &c, err);
+    sbx_status st = sbxi_check_results(sandbox, out, op, err);
+    if (st != SBX_OK)
+        return st;
     *out = NULL;
     *op = NULL;
+    st = sbxi_command_new(sandbox, command, options, 0, &c, err);
     if (st == SBX_OK) {
         c->out = out;
         *op = &c->op;
@@ -9029,13 +9212,16 @@ SBX_API sbx_status sbx_command_start(const sbx_sandbox *sandbox, const char *com
                                      const sbx_run_options *options, sbx_command **out,
                                      sbx_error *err)
 {
-    return sbxi_command_new(sandbox, command, options, 1, out, err);
+    sbx_status st = sbxi_check_results(sandbox, out, out, err);
+    return st == SBX_OK ? sbxi_command_new(sandbox, command, options, 1, out, err) : st;
 }
 
 SBX_API sbx_status sbx_command_next(sbx_command *command, sbx_chunk *chunk, int64_t timeout_ms,
                                     sbx_error *err)
 {
-    sbx_status st;
+    sbx_status st = sbxi_check_results(command, chunk, chunk, err);
+    if (st != SBX_OK)
+        return st;
     if (!command->op.stepping)
         memset(&command->chunk, 0, sizeof(command->chunk)); /* the one before was taken */
     memset(chunk, 0, sizeof(*chunk));
@@ -9049,7 +9235,9 @@ SBX_API sbx_status sbx_command_next(sbx_command *command, sbx_chunk *chunk, int6
 SBX_API sbx_status sbx_command_result(sbx_command *command, sbx_result **out, sbx_error *err)
 {
     sbx_chunk chunk;
-    sbx_status st;
+    sbx_status st = sbxi_check_results(command, out, out, err);
+    if (st != SBX_OK)
+        return st;
     *out = NULL;
     if (command->taken)
         return sbxi_fail(err, SBX_E_ARGUMENT, "the result of this command was taken before");
@@ -9120,9 +9308,7 @@ static const char *sbxi_env(const char *langsmith, const char *langchain)
 
 static sbx_status sbxi_config_check(const sbx_config *config, sbx_error *err)
 {
-    const sbx_transport *t = config ? config->transport : NULL;
-    if (!config)
-        return sbxi_fail_argument(err, "config", "is required");
+    const sbx_transport *t = config->transport;
     if (!t)
         return sbxi_fail_argument(err, "transport",
                                   "is required: sbx_posix() of sandbox_posix.h is one");
@@ -9178,6 +9364,8 @@ static sbx_status sbxi_client_endpoint(sbx_client *c, const char *endpoint, sbx_
 {
     const char *problem = "", *suffix = "", *from = "endpoint";
     sbx_url url;
+    if (endpoint && sbx_url_parse(endpoint, strlen(endpoint), &url, &problem) != SBX_OK)
+        return sbxi_fail_argument(err, from, problem);
     if (!endpoint) {
         suffix = SBXI_ENDPOINT_PATH;
         endpoint = SBXI_DEFAULT_ENDPOINT;
@@ -9243,7 +9431,9 @@ SBX_API sbx_status sbx_open(const sbx_config *config, sbx_client **out, sbx_erro
     sbx_allocator memory;
     sbx_client *c;
     sbx_status st;
-    sbxi_error_clear(err);
+    st = sbxi_check_results(config, out, out, err);
+    if (st != SBX_OK)
+        return st;
     *out = NULL;
     st = sbxi_config_check(config, err);
     if (st != SBX_OK)
@@ -9295,8 +9485,10 @@ SBX_API sbx_status sbx_sandbox_at(sbx_client *client, const char *dataplane_url,
     sbx_url url;
     sbx_sandbox *sandbox;
     size_t size;
+    sbx_status st = sbxi_check_results(client, out, out, err);
+    if (st != SBX_OK)
+        return st;
     *out = NULL;
-    sbxi_error_clear(err);
     if (!dataplane_url)
         return sbxi_fail_argument(err, "dataplane_url", "is required");
     size = strlen(dataplane_url) + 1;

@@ -23,9 +23,7 @@ static const char *sbxi_env(const char *langsmith, const char *langchain)
 
 static sbx_status sbxi_config_check(const sbx_config *config, sbx_error *err)
 {
-    const sbx_transport *t = config ? config->transport : NULL;
-    if (!config)
-        return sbxi_fail_argument(err, "config", "is required");
+    const sbx_transport *t = config->transport;
     if (!t)
         return sbxi_fail_argument(err, "transport",
                                   "is required: sbx_posix() of sandbox_posix.h is one");
@@ -81,6 +79,8 @@ static sbx_status sbxi_client_endpoint(sbx_client *c, const char *endpoint, sbx_
 {
     const char *problem = "", *suffix = "", *from = "endpoint";
     sbx_url url;
+    if (endpoint && sbx_url_parse(endpoint, strlen(endpoint), &url, &problem) != SBX_OK)
+        return sbxi_fail_argument(err, from, problem);
     if (!endpoint) {
         suffix = SBXI_ENDPOINT_PATH;
         endpoint = SBXI_DEFAULT_ENDPOINT;
@@ -146,7 +146,9 @@ SBX_API sbx_status sbx_open(const sbx_config *config, sbx_client **out, sbx_erro
     sbx_allocator memory;
     sbx_client *c;
     sbx_status st;
-    sbxi_error_clear(err);
+    st = sbxi_check_results(config, out, out, err);
+    if (st != SBX_OK)
+        return st;
     *out = NULL;
     st = sbxi_config_check(config, err);
     if (st != SBX_OK)
@@ -198,8 +200,10 @@ SBX_API sbx_status sbx_sandbox_at(sbx_client *client, const char *dataplane_url,
     sbx_url url;
     sbx_sandbox *sandbox;
     size_t size;
+    sbx_status st = sbxi_check_results(client, out, out, err);
+    if (st != SBX_OK)
+        return st;
     *out = NULL;
-    sbxi_error_clear(err);
     if (!dataplane_url)
         return sbxi_fail_argument(err, "dataplane_url", "is required");
     size = strlen(dataplane_url) + 1;

@@ -132,9 +132,12 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
 {
     sbxi_run run;
     sbxi_request *r = NULL;
-    sbx_status st = sbxi_check_sandbox(sandbox, err);
+    sbx_status st = sbxi_check_results(sandbox, out, op, err);
+    if (st != SBX_OK)
+        return st;
     *op = NULL;
     *out = NULL;
+    st = sbxi_check_sandbox(sandbox, err);
     if (st == SBX_OK)
         st = sbxi_run_defaults(command, options, &run, err);
     if (st == SBX_OK && (run.o.on_output || run.o.pty))
@@ -995,9 +998,12 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
                                  sbx_error *err)
 {
     sbx_command *c;
-    sbx_status st = sbxi_command_new(sandbox, command, options, 0, &c, err);
+    sbx_status st = sbxi_check_results(sandbox, out, op, err);
+    if (st != SBX_OK)
+        return st;
     *out = NULL;
     *op = NULL;
+    st = sbxi_command_new(sandbox, command, options, 0, &c, err);
     if (st == SBX_OK) {
         c->out = out;
         *op = &c->op;
@@ -1011,13 +1017,16 @@ SBX_API sbx_status sbx_command_start(const sbx_sandbox *sandbox, const char *com
                                      const sbx_run_options *options, sbx_command **out,
                                      sbx_error *err)
 {
-    return sbxi_command_new(sandbox, command, options, 1, out, err);
+    sbx_status st = sbxi_check_results(sandbox, out, out, err);
+    return st == SBX_OK ? sbxi_command_new(sandbox, command, options, 1, out, err) : st;
 }
 
 SBX_API sbx_status sbx_command_next(sbx_command *command, sbx_chunk *chunk, int64_t timeout_ms,
                                     sbx_error *err)
 {
-    sbx_status st;
+    sbx_status st = sbxi_check_results(command, chunk, chunk, err);
+    if (st != SBX_OK)
+        return st;
     if (!command->op.stepping)
         memset(&command->chunk, 0, sizeof(command->chunk)); /* the one before was taken */
     memset(chunk, 0, sizeof(*chunk));
@@ -1031,7 +1040,9 @@ SBX_API sbx_status sbx_command_next(sbx_command *command, sbx_chunk *chunk, int6
 SBX_API sbx_status sbx_command_result(sbx_command *command, sbx_result **out, sbx_error *err)
 {
     sbx_chunk chunk;
-    sbx_status st;
+    sbx_status st = sbxi_check_results(command, out, out, err);
+    if (st != SBX_OK)
+        return st;
     *out = NULL;
     if (command->taken)
         return sbxi_fail(err, SBX_E_ARGUMENT, "the result of this command was taken before");

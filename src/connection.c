@@ -254,8 +254,10 @@ static sbx_status sbxi_connection_flush(sbxi_connection *c, sbx_error *err)
             return st;
         sbxi_buffer_consume(&c->out, n);
     }
+    c->flushing = 0;
     if (c->stream->methods->flush) {
         sbx_status st = c->stream->methods->flush(c->stream);
+        c->flushing = st == SBX_AGAIN;
         if (st != SBX_OK && st != SBX_AGAIN)
             return sbxi_connection_fail(c, st < 0 ? st : SBX_E_CONNECTION, "writing to", err);
         return st;
@@ -266,6 +268,8 @@ static sbx_status sbxi_connection_flush(sbxi_connection *c, sbx_error *err)
 static int sbxi_connection_wants(sbxi_connection *c, unsigned want, sbx_item *items, int cap,
                                  int64_t *timeout_ms)
 {
+    if (c->flushing)
+        want |= SBX_WRITE;
     return c->stream->methods->wants(c->stream, c->open ? want : 0, items, cap, timeout_ms);
 }
 

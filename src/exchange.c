@@ -152,8 +152,12 @@ static sbx_status sbxi_headers_make(const sbx_allocator *memory, const char *con
     *out_size = size;
     (*out)[0] = 0;
     for (count = 0; lines && lines[count]; count++)
-        if (!sbxi_headers_have(*out, lines[count], sbxi_header_name(lines[count])))
-            at += sbxi_format(*out + at, size - at, "%s\r\n", lines[count]);
+        if (!sbxi_headers_have(*out, lines[count], sbxi_header_name(lines[count]))) {
+            size_t len = strlen(lines[count]);
+            memcpy(*out + at, lines[count], len);
+            memcpy(*out + at + len, "\r\n", 3);
+            at += len + 2;
+        }
     for (; base && *base; base = end) {
         end = strstr(base, "\r\n") + 2;
         if (!sbxi_headers_have(*out, base, strcspn(base, ":"))) {
@@ -358,8 +362,13 @@ static void sbxi_exchange_response_header(sbxi_exchange *x, const sbx_http1_even
     if (sbxi_equal_nocase(e->name, e->name_len, "Retry-After")) {
         uint64_t seconds;
         int64_t date;
-        if (sbxi_parse_uint(e->value, e->value_len, &seconds))
-            x->retry_after_ms = seconds > 86400 ? 86400000 : (int64_t)seconds * 1000;
+        size_t digits = 0;
+        while (digits < e->value_len && e->value[digits] >= '0' && e->value[digits] <= '9')
+            digits++;
+        if (digits > 0 && digits == e->value_len)
+            x->retry_after_ms = sbxi_parse_uint(e->value, digits, &seconds) && seconds < 86400
+                                    ? (int64_t)seconds * 1000
+                                    : 86400000;
         else if (sbxi_parse_http_date(e->value, e->value_len, &date) && sbxi_wall(x->client) > 0)
             x->retry_after_ms = date > sbxi_wall(x->client) ? date - sbxi_wall(x->client) : 0;
     }
@@ -554,8 +563,9 @@ static int sbxi_exchange_failed(sbxi_exchange *x, sbx_status st, int64_t now)
     if (!sbxi_exchange_may_repeat(x))
         return 0;
     if (x->connection && x->connection->reused && !x->received && st == SBX_E_CONNECTION &&
-        (idempotent || !x->connection->ended)) {
+        (idempotent || !x->sent)) {
         /* The server had closed an idle connection just before it was used again. */
+        sbxi_exchange_drop(x);
         x->stale = 1;
         x->attempts--;
         x->state = SBXI_EXCHANGE_BEGIN;
@@ -615,7 +625,7 @@ static sbx_status sbxi_exchange_transfer(sbxi_exchange *x, int64_t now, sbx_erro
     }
     st = sbxi_exchange_receive(x, now, x->write_failed ? NULL : err);
     if (x->write_failed && st != SBX_OK && st != SBX_END)
-        return SBX_E_CONNECTION; /* err says why writing failed */
+        return SBX_E_CONNECTION; /* there is no answer either; err says why writing failed */
     return st;
 }
 

@@ -76,7 +76,9 @@ SBX_API sbx_status sbx_write_start(const sbx_sandbox *sandbox, const char *path,
                                    sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st;
+    sbx_status st = sbxi_check_results(sandbox, op, op, err);
+    if (st != SBX_OK)
+        return st;
     *op = NULL;
     if (!data && len)
         return sbxi_fail_argument(err, "data", "is NULL, but len is not 0");
@@ -102,7 +104,9 @@ SBX_API sbx_status sbx_write_from_start(const sbx_sandbox *sandbox, const char *
                                         sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st;
+    sbx_status st = sbxi_check_results(sandbox, op, op, err);
+    if (st != SBX_OK)
+        return st;
     *op = NULL;
     if (!source)
         return sbxi_fail_argument(err, "source", "is required");
@@ -158,7 +162,10 @@ SBX_API sbx_status sbx_read_start(const sbx_sandbox *sandbox, const char *path,
                                   sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st = sbxi_read_new(sandbox, path, options, &r, err);
+    sbx_status st = sbxi_check_results(sandbox, out, op, err);
+    if (st != SBX_OK)
+        return st;
+    st = sbxi_read_new(sandbox, path, options, &r, err);
     *out = NULL;
     *op = NULL;
     if (st != SBX_OK)
@@ -181,7 +188,9 @@ SBX_API sbx_status sbx_read_to_start(const sbx_sandbox *sandbox, const char *pat
                                      sbx_op **op, sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st;
+    sbx_status st = sbxi_check_results(sandbox, op, op, err);
+    if (st != SBX_OK)
+        return st;
     *op = NULL;
     if (!sink)
         return sbxi_fail_argument(err, "sink", "is required");

@@ -66,6 +66,7 @@ typedef struct sbxi_connection {
     int open;   /* connect has said SBX_OK */
     int reused; /* came out of the pool */
     int ended;  /* the peer has ended its direction */
+    int flushing; /* the stream holds bytes that were written and have not left */
     uint16_t port;
     int tls;
     sbxi_buffer in, out;

@@ -9,30 +9,56 @@
 
 /* ---- plain text ---- */
 
-/* Most bytes of a text stand for themselves, and are passed over in blocks. SPECIAL says where in a
-   block the bytes are that do not (quote, backslash, control characters), FIRST finds the first of
-   them, and FOREIGN says whether a block has bytes that are not ASCII. */
+/* Most bytes of a text stand for themselves, and are passed over many at a time. The special ones are
+   the quote, the backslash and the control characters; foreign are those that are not ASCII. */
+
+#define SBXI_JSON_EACH UINT64_C(0x0101010101010101)
+
+/* Eight bytes, the first one lowest whatever the machine's order. */
+static inline uint64_t sbxi_json_load(const char *from)
+{
+    const unsigned char *p = (const unsigned char *)from;
+    return (uint64_t)p[0] | (uint64_t)p[1] << 8 | (uint64_t)p[2] << 16 | (uint64_t)p[3] << 24 |
+           (uint64_t)p[4] << 32 | (uint64_t)p[5] << 40 | (uint64_t)p[6] << 48 |
+           (uint64_t)p[7] << 56;
+}
+
+/* The highest bit of each byte that is special. A borrow can only reach bytes behind a special one,
+   so that the first is always right. */
+static inline uint64_t sbxi_json_special(uint64_t word)
+{
+    uint64_t quote = (word ^ SBXI_JSON_EACH * '"') - SBXI_JSON_EACH;
+    uint64_t backslash = (word ^ SBXI_JSON_EACH * '\\') - SBXI_JSON_EACH;
+    uint64_t control = word - SBXI_JSON_EACH * 0x20;
+    return (quote | backslash | control) & ~word & SBXI_JSON_EACH * 0x80;
+}
+
+/* How many bytes stand before the first special one. */
+static inline size_t sbxi_json_before(uint64_t special)
+{
+#if defined(__GNUC__)
+    return (size_t)__builtin_ctzll(special) / 8;
+#else
+    /* One bit for each byte up to the special one, added up by the product. */
+    return (size_t)((((special - 1) & ~special & SBXI_JSON_EACH) * SBXI_JSON_EACH) >> 56) - 1;
+#endif
+}
+
 #ifdef SBXI_SIMD
-typedef sbxi_v16 sbxi_json_block;
-#define SBXI_JSON_LOAD(p) SBXI_V_LOAD(p)
-#define SBXI_JSON_STORE(p, block) SBXI_V_STORE(p, block)
-#define SBXI_JSON_NONE SBXI_V_FILL(0)
-#define SBXI_JSON_BOTH(a, b) SBXI_V_OR(a, b)
-#define SBXI_JSON_FOREIGN(block) SBXI_V_HIGH(block)
+/* The same for 16 bytes, of which each has one bit in the mask, or four. */
 #if defined(__aarch64__)
-/* Four bits for each byte. */
 typedef uint64_t sbxi_json_mask;
 #define SBXI_JSON_MASK(where)                                                                      \
     vget_lane_u64(vreinterpret_u64_u8(vshrn_n_u16(vreinterpretq_u16_u8(where), 4)), 0)
-#define SBXI_JSON_FIRST(mask) ((size_t)__builtin_ctzll(mask) >> 2)
+#define SBXI_JSON_BEFORE(mask) ((size_t)__builtin_ctzll(mask) >> 2)
 #else
 typedef unsigned sbxi_json_mask;
 #define SBXI_JSON_MASK(where) ((unsigned)_mm_movemask_epi8(where))
 #if defined(__GNUC__)
-#define SBXI_JSON_FIRST(mask) ((size_t)__builtin_ctz(mask))
+#define SBXI_JSON_BEFORE(mask) ((size_t)__builtin_ctz(mask))
 #else
-#define SBXI_JSON_FIRST(mask) sbxi_json_first(mask)
-static size_t sbxi_json_first(sbxi_json_mask mask)
+#define SBXI_JSON_BEFORE(mask) sbxi_json_lowest(mask)
+static size_t sbxi_json_lowest(sbxi_json_mask mask)
 {
     size_t at = 0;
     while (!(mask >> at & 1))
@@ -41,60 +67,13 @@ static size_t sbxi_json_first(sbxi_json_mask mask)
 }
 #endif
 #endif
-#define SBXI_JSON_SPECIAL(block) SBXI_JSON_MASK(sbxi_json_special(block))
-static sbxi_v16 sbxi_json_special(sbxi_v16 block)
+
+static sbxi_json_mask sbxi_json_special16(sbxi_v16 block)
 {
     sbxi_v16 control = SBXI_V_EQUAL(SBXI_V_MAX(block, SBXI_V_FILL(0x1f)), SBXI_V_FILL(0x1f));
     sbxi_v16 quote = SBXI_V_EQUAL(block, SBXI_V_FILL('"'));
     sbxi_v16 backslash = SBXI_V_EQUAL(block, SBXI_V_FILL('\\'));
-    return SBXI_V_OR(control, SBXI_V_OR(quote, backslash));
-}
-#else
-/* Eight bytes in a word, the first one lowest whatever the machine's order. */
-typedef uint64_t sbxi_json_block;
-typedef uint64_t sbxi_json_mask;
-#define SBXI_JSON_LOAD(p) sbxi_json_load((const unsigned char *)(p))
-#define SBXI_JSON_STORE(p, block) sbxi_json_store((unsigned char *)(p), block)
-#define SBXI_JSON_NONE 0
-#define SBXI_JSON_BOTH(a, b) ((a) | (b))
-#define SBXI_JSON_EACH UINT64_C(0x0101010101010101)
-#define SBXI_JSON_FOREIGN(block) (((block) & SBXI_JSON_EACH * 0x80) != 0)
-#define SBXI_JSON_SPECIAL(block) sbxi_json_special(block)
-#define SBXI_JSON_FIRST(mask) sbxi_json_first(mask)
-
-static uint64_t sbxi_json_load(const unsigned char *p)
-{
-    return (uint64_t)p[0] | (uint64_t)p[1] << 8 | (uint64_t)p[2] << 16 | (uint64_t)p[3] << 24 |
-           (uint64_t)p[4] << 32 | (uint64_t)p[5] << 40 | (uint64_t)p[6] << 48 |
-           (uint64_t)p[7] << 56;
-}
-
-static void sbxi_json_store(unsigned char *p, uint64_t block)
-{
-    p[0] = (unsigned char)(block & 0xff);
-    p[1] = (unsigned char)(block >> 8 & 0xff);
-    p[2] = (unsigned char)(block >> 16 & 0xff);
-    p[3] = (unsigned char)(block >> 24 & 0xff);
-    p[4] = (unsigned char)(block >> 32 & 0xff);
-    p[5] = (unsigned char)(block >> 40 & 0xff);
-    p[6] = (unsigned char)(block >> 48 & 0xff);
-    p[7] = (unsigned char)(block >> 56);
-}
-
-/* The highest bit of each byte that is special. A borrow can only reach bytes behind a special one,
-   so that the first is always right. */
-static uint64_t sbxi_json_special(uint64_t block)
-{
-    uint64_t quote = (block ^ SBXI_JSON_EACH * '"') - SBXI_JSON_EACH;
-    uint64_t backslash = (block ^ SBXI_JSON_EACH * '\\') - SBXI_JSON_EACH;
-    uint64_t control = block - SBXI_JSON_EACH * 0x20;
-    return (quote | backslash | control) & ~block & SBXI_JSON_EACH * 0x80;
-}
-
-/* One bit for each byte up to the first special one, which the product adds up. */
-static size_t sbxi_json_first(uint64_t mask)
-{
-    return (size_t)((((mask - 1) & ~mask & SBXI_JSON_EACH) * SBXI_JSON_EACH) >> 56) - 1;
+    return SBXI_JSON_MASK(SBXI_V_OR(control, SBXI_V_OR(quote, backslash)));
 }
 #endif
 
@@ -103,27 +82,32 @@ static int sbxi_json_is_special(char c)
     return (unsigned char)c < 0x20 || c == '"' || c == '\\';
 }
 
-/* How many of the len bytes stand for themselves. *foreign is set to 1 if some of them may not be
-   ASCII, and left as it is otherwise. */
+/* How many of the len bytes come before the first special one. *foreign is set to 1 if some of these
+   may not be ASCII. */
 static size_t sbxi_json_plain(const char *from, size_t len, int *foreign)
 {
-    sbxi_json_block seen = SBXI_JSON_NONE, block;
-    sbxi_json_mask mask = 0;
+    uint64_t seen = 0, special = 0;
     size_t at = 0;
-    for (; len - at >= sizeof(sbxi_json_block); at += sizeof(sbxi_json_block)) {
-        block = SBXI_JSON_LOAD(from + at);
-        seen = SBXI_JSON_BOTH(seen, block);
-        mask = SBXI_JSON_SPECIAL(block);
-        if (mask) {
-            at += SBXI_JSON_FIRST(mask);
-            break;
-        }
+#ifdef SBXI_SIMD
+    sbxi_v16 seen16 = SBXI_V_FILL(0);
+    sbxi_json_mask mask = 0;
+    for (; !mask && len - at >= 16; at += mask ? SBXI_JSON_BEFORE(mask) : 16) {
+        sbxi_v16 block = SBXI_V_LOAD(from + at);
+        seen16 = SBXI_V_OR(seen16, block);
+        mask = sbxi_json_special16(block);
     }
-    *foreign |= SBXI_JSON_FOREIGN(seen);
+    *foreign |= SBXI_V_HIGH(seen16);
     if (mask)
         return at;
-    for (; at < len && !sbxi_json_is_special(from[at]); at++)
-        *foreign |= (unsigned char)from[at] >= 0x80;
+#endif
+    for (; !special && len - at >= 8; at += special ? sbxi_json_before(special) : 8) {
+        uint64_t word = sbxi_json_load(from + at);
+        seen |= word;
+        special = sbxi_json_special(word);
+    }
+    for (; !special && at < len && !sbxi_json_is_special(from[at]); at++)
+        seen |= (unsigned char)from[at];
+    *foreign |= (seen & SBXI_JSON_EACH * 0x80) != 0;
     return at;
 }
 
@@ -575,13 +559,6 @@ typedef struct sbxi_json_input {
     const char *at, *end;
 } sbxi_json_input;
 
-SBX_API void sbx_json_init(sbx_json *j, char *scratch, size_t cap)
-{
-    memset(j, 0, offsetof(sbx_json, number));
-    j->scratch = scratch;
-    j->cap = cap;
-}
-
 static sbx_status sbxi_json_fail(sbx_json *j, sbx_status status, const char *problem)
 {
     j->problem = problem;
@@ -593,6 +570,15 @@ static sbx_status sbxi_json_fail(sbx_json *j, sbx_status status, const char *pro
 static sbx_status sbxi_json_refuse(sbx_json *j, const char *problem)
 {
     return sbxi_json_fail(j, SBX_E_PROTOCOL, problem);
+}
+
+SBX_API void sbx_json_init(sbx_json *j, char *scratch, size_t cap)
+{
+    memset(j, 0, offsetof(sbx_json, number));
+    j->scratch = scratch;
+    j->cap = cap;
+    if (!scratch || cap < 16)
+        (void)sbxi_json_fail(j, SBX_E_ARGUMENT, "scratch must have 16 bytes or more");
 }
 
 static void sbxi_json_give(const sbx_json *j, sbx_json_type type, sbx_json_event *event)
@@ -694,26 +680,46 @@ static size_t sbxi_json_escape(const char *at, char **to)
 }
 
 /* Copies text into scratch, escapes replaced, until there is something else in it, or the data ends,
-   or the scratch may be full. *foreign becomes 1 if some of it may not be ASCII. */
+   or the scratch may be full. *foreign is set to 1 if some of it may not be ASCII. */
 static void sbxi_json_copy(sbx_json *j, sbxi_json_input *in, int *foreign)
 {
-    sbxi_json_block seen = SBXI_JSON_NONE, block;
-    sbxi_json_mask mask = 0;
     size_t room = j->cap - j->used, n = (size_t)(in->end - in->at);
     /* An escape is longer than what it stands for: `to` has room for what there is up to stop. */
     const char *at = in->at, *stop = at + (n < room ? n : room);
     char *to = j->scratch + j->used;
-    while ((size_t)(stop - at) >= sizeof(block)) {
-        block = SBXI_JSON_LOAD(at);
-        SBXI_JSON_STORE(to, block);
-        seen = SBXI_JSON_BOTH(seen, block);
-        mask = SBXI_JSON_SPECIAL(block);
-        if (!mask) {
-            at += sizeof(block);
-            to += sizeof(block);
-            continue;
+    uint64_t seen = 0, word, special;
+#ifdef SBXI_SIMD
+    sbxi_v16 seen16 = SBXI_V_FILL(0);
+#endif
+    for (;;) {
+#ifdef SBXI_SIMD
+        if (stop - at >= 16) {
+            sbxi_v16 block = SBXI_V_LOAD(at);
+            sbxi_json_mask mask = sbxi_json_special16(block);
+            SBXI_V_STORE(to, block);
+            seen16 = SBXI_V_OR(seen16, block);
+            if (!mask) {
+                at += 16;
+                to += 16;
+                continue;
+            }
+            n = SBXI_JSON_BEFORE(mask);
+        } else
+#endif
+        {
+            if (stop - at < 8)
+                break;
+            word = sbxi_json_load(at);
+            special = sbxi_json_special(word);
+            memcpy(to, at, 8);
+            seen |= word;
+            if (!special) {
+                at += 8;
+                to += 8;
+                continue;
+            }
+            n = sbxi_json_before(special);
         }
-        n = SBXI_JSON_FIRST(mask);
         at += n;
         to += n;
         n = *at == '\\' && stop - at >= 6 ? sbxi_json_escape(at, &to) : 0;
@@ -721,11 +727,12 @@ static void sbxi_json_copy(sbx_json *j, sbxi_json_input *in, int *foreign)
             break;
         at += n;
     }
-    *foreign |= SBXI_JSON_FOREIGN(seen);
-    while (at < stop && !sbxi_json_is_special(*at)) {
-        *foreign |= (unsigned char)*at >= 0x80;
-        *to++ = *at++;
-    }
+#ifdef SBXI_SIMD
+    *foreign |= SBXI_V_HIGH(seen16);
+#endif
+    for (; at < stop && !sbxi_json_is_special(*at); *to++ = *at++)
+        seen |= (unsigned char)*at;
+    *foreign |= (seen & SBXI_JSON_EACH * 0x80) != 0;
     in->at = at;
     j->used = (size_t)(to - j->scratch);
 }
@@ -815,7 +822,7 @@ static sbx_status sbxi_json_give_part(sbx_json *j, sbx_json_event *event)
 {
     size_t n;
     j->given = j->used;
-    for (n = 1; n <= 3; n++) {
+    for (n = 1; n <= 3 && n <= j->used; n++) {
         unsigned char byte = (unsigned char)j->scratch[j->used - n];
         if (byte < 0xc0)
             continue;
@@ -830,10 +837,14 @@ static sbx_status sbxi_json_give_part(sbx_json *j, sbx_json_event *event)
     return SBX_OK;
 }
 
-static sbx_status sbxi_json_copy_text(sbx_json *j, sbxi_json_input *in, int *foreign,
-                                      sbx_json_event *event)
+/* Goes on with a text by way of scratch. If it began in this data, at `text`, and has no escapes, it
+   is lent from there after all. */
+static sbx_status sbxi_json_copy_text(sbx_json *j, sbxi_json_input *in, const char *text,
+                                      int *foreign, sbx_json_event *event)
 {
     for (;;) {
+        size_t n = 0;
+        int lent;
         if (j->step != SBXI_JSON_PLAIN) {
             sbx_status status = sbxi_json_read_escape(j, in);
             if (status == SBX_END)
@@ -842,6 +853,12 @@ static sbx_status sbxi_json_copy_text(sbx_json *j, sbxi_json_input *in, int *for
                 return status;
         }
         sbxi_json_copy(j, in, foreign);
+        lent = text && j->used == (size_t)(in->at - text);
+        if (lent && j->used == j->cap) {
+            n = sbxi_json_plain(in->at, (size_t)(in->end - in->at), foreign);
+            if (n < (size_t)(in->end - in->at) && in->at[n] == '"')
+                in->at += n;
+        }
         if (in->at == in->end)
             return SBX_AGAIN;
         if (!sbxi_json_is_special(*in->at)) {
@@ -851,8 +868,10 @@ static sbx_status sbxi_json_copy_text(sbx_json *j, sbxi_json_input *in, int *for
         }
         if ((unsigned char)*in->at < 0x20)
             return sbxi_json_refuse(j, "a control character must be escaped");
-        if (*in->at++ == '"')
-            return sbxi_json_give_text(j, in, j->scratch, j->used, event);
+        if (*in->at++ == '"') {
+            n = lent ? (size_t)(in->at - 1 - text) : j->used;
+            return sbxi_json_give_text(j, in, lent ? text : j->scratch, n, event);
+        }
         j->step = SBXI_JSON_ESCAPE;
     }
 }
@@ -871,38 +890,27 @@ static int sbxi_json_check_utf8(sbx_json *j, sbxi_json_input *in, const char *fr
     }
 }
 
-/* Goes on with a text by way of scratch. Bytes from `from` are to be checked. */
-static sbx_status sbxi_json_read_text(sbx_json *j, sbxi_json_input *in, const char *from,
-                                      int foreign, sbx_json_event *event)
+/* text is as above. */
+static sbx_status sbxi_json_read_text(sbx_json *j, sbxi_json_input *in, const char *text,
+                                      sbx_json_event *event)
 {
-    sbx_status status = sbxi_json_copy_text(j, in, &foreign, event);
+    const char *from = in->at;
+    int foreign = 0;
+    sbx_status status = sbxi_json_copy_text(j, in, text, &foreign, event);
     if (!j->utf8_checked && (foreign || j->utf8.state) && !sbxi_json_check_utf8(j, in, from))
         return sbxi_json_refuse(j, "the text is not valid UTF-8");
     return status;
 }
 
-/* Begins a text, behind its quote. Without an escape it lies in data as it is to be given. */
+/* Begins a text, at its quote. */
 static sbx_status sbxi_json_begin_text(sbx_json *j, int state, sbxi_json_input *in,
                                        sbx_json_event *event)
 {
-    const char *text = in->at;
-    int foreign = 0;
-    size_t n = sbxi_json_plain(text, (size_t)(in->end - text), &foreign);
+    in->at++;
     j->state = state;
     j->step = SBXI_JSON_PLAIN;
     j->used = 0;
-    if (n < (size_t)(in->end - text) && text[n] == '"') {
-        in->at += n + 1;
-        if (foreign && !j->utf8_checked && !sbxi_json_check_utf8(j, in, text))
-            return sbxi_json_refuse(j, "the text is not valid UTF-8");
-        return sbxi_json_give_text(j, in, text, n, event);
-    }
-    if (n <= j->cap) {
-        memcpy(j->scratch, text, n);
-        j->used = n;
-        in->at += n;
-    }
-    return sbxi_json_read_text(j, in, text, foreign, event);
+    return sbxi_json_read_text(j, in, in->at, event);
 }
 
 /* ---- reader: numbers and words ---- */
@@ -969,11 +977,12 @@ static int sbxi_json_short_integer(sbx_json *j, sbxi_json_input *in, sbx_json_ev
 {
     int minus = *in->at == '-';
     const char *first = in->at + minus, *at = first;
+    const char *stop = in->end - first < 18 ? in->end : first + 18;
     int64_t value = 0;
-    for (; at < in->end && at - first < 18 && *at >= '0' && *at <= '9'; at++)
+    for (; at < stop && *at >= '0' && *at <= '9'; at++)
         value = value * 10 + (*at - '0');
-    if (at == in->end || at == first || (*at >= '0' && *at <= '9') || *at == '.' || *at == 'e' ||
-        *at == 'E' || (*first == '0' && (minus || at - first > 1)))
+    if (at == stop || at == first || *at == '.' || *at == 'e' || *at == 'E' ||
+        (*first == '0' && (minus || at - first > 1)))
         return 0;
     in->at = at;
     sbxi_json_give(j, SBX_JSON_INTEGER, event);
@@ -1042,7 +1051,7 @@ static sbx_status sbxi_json_read_value(sbx_json *j, sbxi_json_input *in, sbx_jso
 {
     char c = *in->at;
     switch (c) {
-    case '"': in->at++; return sbxi_json_begin_text(j, SBXI_JSON_IN_STRING, in, event);
+    case '"': return sbxi_json_begin_text(j, SBXI_JSON_IN_STRING, in, event);
     case '{':
     case '[': return sbxi_json_open(j, in, event);
     case 't':
@@ -1067,10 +1076,8 @@ static sbx_status sbxi_json_read_value(sbx_json *j, sbxi_json_input *in, sbx_jso
 static sbx_status sbxi_json_read_key(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
     int first = j->state == SBXI_JSON_FIRST_KEY;
-    if (*in->at == '"') {
-        in->at++;
+    if (*in->at == '"')
         return sbxi_json_begin_text(j, SBXI_JSON_IN_KEY, in, event);
-    }
     if (*in->at == '}' && first)
         return sbxi_json_close(j, in, event);
     return sbxi_json_refuse(j, first ? "a key or } must stand here" : "a key must stand here");
@@ -1119,7 +1126,7 @@ static sbx_status sbxi_json_next(sbx_json *j, sbxi_json_input *in, sbx_json_even
     return status;
 }
 
-/* Goes on with a text whose scratch was given in part, or not. */
+/* Goes on with a text, of which a part may have been given. */
 static sbx_status sbxi_json_resume_text(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
     if (j->given) {
@@ -1127,27 +1134,29 @@ static sbx_status sbxi_json_resume_text(sbx_json *j, sbxi_json_input *in, sbx_js
         memmove(j->scratch, j->scratch + j->given, j->used);
         j->given = 0;
     }
-    return sbxi_json_read_text(j, in, in->at, 0, event);
+    return sbxi_json_read_text(j, in, NULL, event);
 }
 
-static sbx_status sbxi_json_read_any(sbx_json *j, const void *data, size_t len, size_t *used,
+#if defined(__GNUC__)
+__attribute__((noinline))
+#endif
+static sbx_status sbxi_json_read_any(sbx_json *j, const char *start, size_t len, size_t *used,
                                      sbx_json_event *event)
 {
-    const char *start = len ? (const char *)data : "";
     sbxi_json_input in;
     sbx_status status;
     in.at = start;
     in.end = start + len;
-    if (!j->scratch || j->cap < 16)
-        (void)sbxi_json_fail(j, SBX_E_ARGUMENT, "scratch must have 16 bytes or more");
-    switch (j->state) {
-    case SBXI_JSON_IN_KEY:
-    case SBXI_JSON_IN_STRING: status = sbxi_json_resume_text(j, &in, event); break;
-    case SBXI_JSON_IN_NUMBER: status = sbxi_json_read_number(j, &in, event); break;
-    case SBXI_JSON_IN_WORD: status = sbxi_json_read_word(j, &in, event); break;
-    case SBXI_JSON_FAILED: status = j->status; break;
-    default: status = sbxi_json_next(j, &in, event); break;
-    }
+    if (j->state <= SBXI_JSON_COMPLETE)
+        status = sbxi_json_next(j, &in, event);
+    else if (j->state <= SBXI_JSON_IN_STRING)
+        status = sbxi_json_resume_text(j, &in, event);
+    else if (j->state == SBXI_JSON_IN_NUMBER)
+        status = sbxi_json_read_number(j, &in, event);
+    else if (j->state == SBXI_JSON_IN_WORD)
+        status = sbxi_json_read_word(j, &in, event);
+    else
+        status = j->status;
     *used = (size_t)(in.at - start);
     j->offset += *used;
     return status;
@@ -1156,7 +1165,30 @@ static sbx_status sbxi_json_read_any(sbx_json *j, const void *data, size_t len, 
 SBX_API sbx_status sbx_json_read(sbx_json *j, const void *data, size_t len, size_t *used,
                                  sbx_json_event *event)
 {
-    return sbxi_json_read_any(j, data, len, used, event);
+    const char *at = (const char *)data;
+    /* Most texts are short, and need nothing that the long way round has to offer. */
+    if (j->state <= SBXI_JSON_NEXT_KEY && len > 8 && *at == '"') {
+        uint64_t word = sbxi_json_load(at + 1), special = sbxi_json_special(word);
+        size_t n = special ? sbxi_json_before(special) : 0;
+        if (special && at[n + 1] == '"' && (j->utf8_checked || !(word & SBXI_JSON_EACH * 0x80))) {
+            sbxi_json_input in;
+            in.at = at + n + 2;
+            in.end = at + len;
+            sbxi_json_give(j, SBX_JSON_STRING, event);
+            event->text = at + 1;
+            event->len = n;
+            if (j->state >= SBXI_JSON_FIRST_KEY) {
+                event->type = SBX_JSON_KEY;
+                sbxi_json_after_key(j, &in);
+            } else {
+                sbxi_json_after_value(j, &in);
+            }
+            *used = (size_t)(in.at - at);
+            j->offset += *used;
+            return SBX_OK;
+        }
+    }
+    return sbxi_json_read_any(j, len ? at : "", len, used, event);
 }
 
 SBX_API sbx_status sbx_json_finish(sbx_json *j, sbx_json_event *event)

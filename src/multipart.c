@@ -108,8 +108,7 @@ static sbx_status sbxi_multipart_part(sbx_multipart *m, sbx_multipart_event *eve
         next = (const char *)memchr(line, '\n', (size_t)(end - line)) + 1;
         n = (size_t)(next - line) - 2;
         name = sbxi_http1_token_len(line, n);
-        if (name == 0 || name == n || line[name] != ':' ||
-            !sbxi_http1_value(line + name, n - name))
+        if (name == 0 || name == n || line[name] != ':' || !sbxi_http1_value(line + name, n - name))
             return sbxi_multipart_refuse(m, "a part has a header that cannot be read");
         if (!sbxi_equal_nocase(line, name, "content-disposition"))
             continue;
@@ -243,7 +242,8 @@ static sbx_status sbxi_multipart_after(sbx_multipart *m, const char *data, size_
         return sbxi_multipart_replay(m, m->delimiter_len, event);
     (*pos)++;
     switch (m->state) {
-    case SBXI_MULTIPART_DASH: return sbxi_multipart_divide(m, SBXI_MULTIPART_CLOSED, event);
+    case SBXI_MULTIPART_DASH:
+        return sbxi_multipart_divide(m, SBXI_MULTIPART_CLOSED, event);
     case SBXI_MULTIPART_LF:
         if (c == '\n')
             return sbxi_multipart_divide(m, SBXI_MULTIPART_HEAD, event);

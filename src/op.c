@@ -101,6 +101,8 @@ static sbx_status sbxi_op_advance(sbx_op *op)
 SBX_API sbx_status sbx_op_step(sbx_op *op, sbx_error *err)
 {
     sbx_status st;
+    if (!op)
+        return sbxi_fail_argument(err, "op", "is NULL");
     if (op->stepping)
         return sbxi_fail(err, SBX_E_ARGUMENT,
                          "an operation cannot be stepped from its own callback");
@@ -163,6 +165,8 @@ static sbx_status sbxi_wait_any(sbx_op *const *ops, int n, int64_t timeout_ms, s
 
 SBX_API sbx_status sbx_op_wait(sbx_op *op, int64_t timeout_ms, sbx_error *err)
 {
+    if (!op)
+        return sbxi_fail_argument(err, "op", "is NULL");
     if (timeout_ms < SBX_NONE)
         return sbxi_fail_argument(err, "timeout_ms", "must be SBX_NONE, 0 or positive");
     return sbxi_wait_any(&op, 1, timeout_ms, err);
@@ -172,8 +176,8 @@ SBX_API sbx_status sbx_wait(sbx_op *const *ops, int n, int64_t timeout_ms, sbx_e
 {
     sbx_status st;
     int i;
-    if (n < 1 || n > SBXI_MAX_WAIT)
-        return sbxi_fail_argument(err, "n", "must be 1..64");
+    if (!ops || n < 1 || n > SBXI_MAX_WAIT)
+        return sbxi_fail_argument(err, "ops", "must be 1 to 64 operations");
     if (timeout_ms < SBX_NONE)
         return sbxi_fail_argument(err, "timeout_ms", "must be SBX_NONE, 0 or positive");
     for (i = 0; i < n; i++)

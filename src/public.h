@@ -141,7 +141,8 @@ typedef struct sbx_item {
 #define SBX_ITEMS 8
 
 /* A byte stream: a socket, or TLS over a stream. Implementations start with an sbx_stream.
-   An error status is final for the stream: afterwards only close is called. */
+   An error status is final for the stream: afterwards only close is called. After a failed write also
+   read, until it says anything but SBX_OK: the peer may have said why it stopped listening. */
 typedef struct sbx_stream sbx_stream;
 typedef struct sbx_stream_methods {
     /* Goes on connecting. SBX_AGAIN: call again when something of wants happened. SBX_OK: usable;

@@ -40,6 +40,17 @@ static sbx_status sbxi_check_name(const char *field, const char *text, sbx_error
     return SBX_OK;
 }
 
+/* What a call cannot do without: a client (or what it made), and where its results go. */
+static sbx_status sbxi_check_results(const void *client, const void *out, const void *op, sbx_error *err)
+{
+    sbxi_error_clear(err);
+    if (!client)
+        return sbxi_fail_argument(err, "client", "(or what stands in its place) is NULL");
+    if (!out || !op)
+        return sbxi_fail_argument(err, "out", "or op is NULL: there is no place for the result");
+    return SBX_OK;
+}
+
 /* An optional time: 0 for the default, SBX_NONE, or milliseconds. */
 static sbx_status sbxi_check_time(const char *field, int64_t ms, sbx_error *err)
 {

@@ -14,6 +14,7 @@ typedef struct sbxi_walk {
     const char *body;
     size_t len, at;
     size_t base[SBX_JSON_DEPTH + 2]; /* the length of the path of the container, by depth of value */
+    int entered; /* the last event was the beginning of an array */
     char path[96];
 } sbxi_walk;
 
@@ -24,6 +25,7 @@ static void sbxi_walk_init(sbxi_walk *w, const char *body, size_t len, char *scr
     w->at = 0;
     w->path[0] = 0;
     w->base[0] = 0;
+    w->entered = 0;
     sbx_json_init(&w->json, scratch, cap);
 }
 
@@ -40,10 +42,13 @@ static void sbxi_walk_key(sbxi_walk *w, const sbx_json_event *e)
     w->path[at + len] = 0;
 }
 
-/* SBX_OK: a scalar or the beginning of an object, whose path is w->path. SBX_END: the document is
-   complete. Texts longer than the scratch come in pieces, as the reader gives them. */
+/* SBX_OK: a scalar, or the beginning of an array or object, whose path is w->path. SBX_END: the
+   document is complete. Texts longer than the scratch come in pieces, as the reader gives them. */
 static sbx_status sbxi_walk_next(sbxi_walk *w, sbx_json_event *e)
 {
+    if (w->entered && strlen(w->path) + 3 <= sizeof(w->path))
+        memcpy(w->path + strlen(w->path), "[]", 3);
+    w->entered = 0;
     for (;;) {
         size_t used = 0;
         sbx_status st = sbx_json_read(&w->json, w->body + w->at, w->len - w->at, &used, e);
@@ -57,10 +62,9 @@ static sbx_status sbxi_walk_next(sbxi_walk *w, sbx_json_event *e)
             sbxi_walk_key(w, e);
             break;
         case SBX_JSON_ARRAY:
-            if (strlen(w->path) + 3 <= sizeof(w->path))
-                memcpy(w->path + strlen(w->path), "[]", 3);
-            w->base[e->depth + 1] = strlen(w->path);
-            break;
+            w->entered = 1;
+            w->base[e->depth + 1] = strlen(w->path) + (strlen(w->path) + 3 <= sizeof(w->path) ? 2 : 0);
+            return SBX_OK;
         case SBX_JSON_OBJECT:
             w->base[e->depth + 1] = strlen(w->path);
             return SBX_OK;
@@ -207,6 +211,52 @@ static sbx_status sbxi_filling_store(sbxi_filling *f, sbxi_walk *w, const sbx_js
     return field ? sbxi_store(w, e, item, field, err) : SBX_OK;
 }
 
+/* What must stand at path so that known can be found there or below: an object '{', a list '[', or the
+   value itself '"'; 0: known lies elsewhere. */
+static char sbxi_expected(const char *known, const char *path)
+{
+    size_t len = strlen(path);
+    if (strncmp(known, path, len) != 0)
+        return 0;
+    return known[len] == '.' ? '{' : known[len] == '[' ? '[' : known[len] ? 0 : '"';
+}
+
+/* The same for all that a record knows; an item of a list is 'i', an object that cannot be null. */
+static char sbxi_record_expected(const sbxi_record *r, const char *path)
+{
+    const char *below = sbxi_below(path, r->list), *deeper;
+    char found = sbxi_expected(r->list, path);
+    int i;
+    if (!below || found)
+        return found == '"' ? 'i' : found; /* an item of the list */
+    deeper = r->inner ? sbxi_below(below, r->inner) : NULL;
+    if (r->inner)
+        found = sbxi_expected(r->inner, below);
+    if (found)
+        return found == '"' ? 'i' : found;
+    for (i = 0; deeper && !found && i < r->inner_field_count; i++)
+        found = sbxi_expected(r->inner_fields[i].path, deeper);
+    for (i = 0; !deeper && !found && i < r->field_count; i++)
+        found = sbxi_expected(r->fields[i].path, below);
+    return found;
+}
+
+/* What should stand there instead of this event; NULL: it is all right, as far as can be said here. */
+static const char *sbxi_record_misfit(const sbxi_record *r, const char *path, const sbx_json_event *e)
+{
+    char expected = sbxi_record_expected(r, path);
+    int container = e->type == SBX_JSON_OBJECT || e->type == SBX_JSON_ARRAY;
+    if (e->depth == 0 || expected == 'i')
+        return e->type == SBX_JSON_OBJECT ? NULL : "an object";
+    if (e->type == SBX_JSON_NULL)
+        return NULL;
+    if (expected == '{')
+        return e->type == SBX_JSON_OBJECT ? NULL : "an object";
+    if (expected == '[')
+        return e->type == SBX_JSON_ARRAY ? NULL : "a list";
+    return expected == '"' && container ? "a plain value" : NULL;
+}
+
 /* One pass over the body. */
 static sbx_status sbxi_filling_pass(sbxi_filling *f, sbxi_walk *w, sbx_error *err)
 {
@@ -216,17 +266,16 @@ static sbx_status sbxi_filling_pass(sbxi_filling *f, sbxi_walk *w, sbx_error *er
     while ((st = sbxi_walk_next(w, &e)) == SBX_OK) {
         const char *path = sbxi_below(w->path, f->record->list);
         const char *deeper = path && f->record->inner ? sbxi_below(path, f->record->inner) : NULL;
-        if (e.depth == 0 && e.type != SBX_JSON_OBJECT)
-            return sbxi_fail_type(err, "the body", "an object");
+        const char *misfit = sbxi_record_misfit(f->record, w->path, &e);
+        if (misfit)
+            return sbxi_fail_type(err, *w->path ? w->path : "the body", misfit);
         if (!path)
             continue;
         path = deeper ? deeper : path;
         if (e.type == SBX_JSON_OBJECT && !*path)
             sbxi_filling_begin(f, deeper != NULL);
-        else if (e.type != SBX_JSON_OBJECT)
+        else if (e.type != SBX_JSON_OBJECT && e.type != SBX_JSON_ARRAY)
             st = sbxi_filling_store(f, w, &e, path, deeper != NULL, err);
-        else if (sbxi_field_find(f->record->fields, f->record->field_count, path))
-            st = sbxi_fail_type(err, w->path, "a string");
         if (st != SBX_OK)
             return st;
     }
