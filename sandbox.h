@@ -2176,6 +2176,13 @@ static void sbxi_sha1(const void *data, size_t len, unsigned char out[20])
 
 #include <float.h>
 
+/* The few functions that each event goes through: compilers find them too large to inline. */
+#if defined(__GNUC__) && !defined(__OPTIMIZE_SIZE__)
+#define SBXI_INLINE static inline __attribute__((always_inline))
+#else
+#define SBXI_INLINE static
+#endif
+
 /* ---- plain text ---- */
 
 /* Most bytes of a text stand for themselves, and are passed over many at a time. The special ones are
@@ -2184,7 +2191,7 @@ static void sbxi_sha1(const void *data, size_t len, unsigned char out[20])
 #define SBXI_JSON_EACH UINT64_C(0x0101010101010101)
 
 /* Eight bytes, the first one lowest whatever the machine's order. */
-static inline uint64_t sbxi_json_load(const char *from)
+SBXI_INLINE uint64_t sbxi_json_load(const char *from)
 {
     const unsigned char *p = (const unsigned char *)from;
     return (uint64_t)p[0] | (uint64_t)p[1] << 8 | (uint64_t)p[2] << 16 | (uint64_t)p[3] << 24 |
@@ -2194,7 +2201,7 @@ static inline uint64_t sbxi_json_load(const char *from)
 
 /* The highest bit of each byte that is special. A borrow can only reach bytes behind a special one,
    so that the first is always right. */
-static inline uint64_t sbxi_json_special(uint64_t word)
+SBXI_INLINE uint64_t sbxi_json_special(uint64_t word)
 {
     uint64_t quote = (word ^ SBXI_JSON_EACH * '"') - SBXI_JSON_EACH;
     uint64_t backslash = (word ^ SBXI_JSON_EACH * '\\') - SBXI_JSON_EACH;
@@ -2203,28 +2210,35 @@ static inline uint64_t sbxi_json_special(uint64_t word)
 }
 
 /* How many bytes stand before the first special one. */
-static inline size_t sbxi_json_before(uint64_t special)
+SBXI_INLINE size_t sbxi_json_before(uint64_t special)
 {
 #if defined(__GNUC__)
-    return (size_t)__builtin_ctzll(special) / 8;
+    return (size_t)(unsigned)__builtin_ctzll(special) / 8;
 #else
     /* One bit for each byte up to the special one, added up by the product. */
     return (size_t)((((special - 1) & ~special & SBXI_JSON_EACH) * SBXI_JSON_EACH) >> 56) - 1;
 #endif
 }
 
+/* A block is 16 bytes or, without SIMD, such a word. */
 #ifdef SBXI_SIMD
-/* The same for 16 bytes, of which each has one bit in the mask, or four. */
+typedef sbxi_v16 sbxi_json_block;
+#define SBXI_JSON_NONE SBXI_V_FILL(0)
+#define SBXI_JSON_LOAD(p) SBXI_V_LOAD(p)
+#define SBXI_JSON_STORE(p, block) SBXI_V_STORE(p, block)
+#define SBXI_JSON_OR(a, b) SBXI_V_OR(a, b)
+#define SBXI_JSON_FOREIGN(block) SBXI_V_HIGH(block)
+#define SBXI_JSON_SPECIAL(block) SBXI_JSON_MASK(sbxi_json_special16(block))
 #if defined(__aarch64__)
-typedef uint64_t sbxi_json_mask;
+typedef uint64_t sbxi_json_mask; /* four bits for each byte */
 #define SBXI_JSON_MASK(where)                                                                      \
     vget_lane_u64(vreinterpret_u64_u8(vshrn_n_u16(vreinterpretq_u16_u8(where), 4)), 0)
-#define SBXI_JSON_BEFORE(mask) ((size_t)__builtin_ctzll(mask) >> 2)
+#define SBXI_JSON_BEFORE(mask) ((size_t)(unsigned)__builtin_ctzll(mask) / 4)
 #else
 typedef unsigned sbxi_json_mask;
 #define SBXI_JSON_MASK(where) ((unsigned)_mm_movemask_epi8(where))
 #if defined(__GNUC__)
-#define SBXI_JSON_BEFORE(mask) ((size_t)__builtin_ctz(mask))
+#define SBXI_JSON_BEFORE(mask) ((size_t)(unsigned)__builtin_ctz(mask))
 #else
 #define SBXI_JSON_BEFORE(mask) sbxi_json_lowest(mask)
 static size_t sbxi_json_lowest(sbxi_json_mask mask)
@@ -2237,12 +2251,35 @@ static size_t sbxi_json_lowest(sbxi_json_mask mask)
 #endif
 #endif
 
-static sbxi_json_mask sbxi_json_special16(sbxi_v16 block)
+SBXI_INLINE sbxi_v16 sbxi_json_special16(sbxi_v16 block)
 {
     sbxi_v16 control = SBXI_V_EQUAL(SBXI_V_MAX(block, SBXI_V_FILL(0x1f)), SBXI_V_FILL(0x1f));
     sbxi_v16 quote = SBXI_V_EQUAL(block, SBXI_V_FILL('"'));
     sbxi_v16 backslash = SBXI_V_EQUAL(block, SBXI_V_FILL('\\'));
-    return SBXI_JSON_MASK(SBXI_V_OR(control, SBXI_V_OR(quote, backslash)));
+    return SBXI_V_OR(control, SBXI_V_OR(quote, backslash));
+}
+#else
+typedef uint64_t sbxi_json_block;
+typedef uint64_t sbxi_json_mask;
+#define SBXI_JSON_NONE 0
+#define SBXI_JSON_LOAD(p) sbxi_json_load(p)
+#define SBXI_JSON_STORE(p, block) sbxi_json_store(p, block)
+#define SBXI_JSON_OR(a, b) ((a) | (b))
+#define SBXI_JSON_FOREIGN(block) (((block) & SBXI_JSON_EACH * 0x80) != 0)
+#define SBXI_JSON_SPECIAL(block) sbxi_json_special(block)
+#define SBXI_JSON_BEFORE(mask) sbxi_json_before(mask)
+
+SBXI_INLINE void sbxi_json_store(char *to, uint64_t word)
+{
+    unsigned char *p = (unsigned char *)to;
+    p[0] = (unsigned char)(word & 0xff);
+    p[1] = (unsigned char)(word >> 8 & 0xff);
+    p[2] = (unsigned char)(word >> 16 & 0xff);
+    p[3] = (unsigned char)(word >> 24 & 0xff);
+    p[4] = (unsigned char)(word >> 32 & 0xff);
+    p[5] = (unsigned char)(word >> 40 & 0xff);
+    p[6] = (unsigned char)(word >> 48 & 0xff);
+    p[7] = (unsigned char)(word >> 56);
 }
 #endif
 
@@ -2255,28 +2292,17 @@ static int sbxi_json_is_special(char c)
    may not be ASCII. */
 static size_t sbxi_json_plain(const char *from, size_t len, int *foreign)
 {
-    uint64_t seen = 0, special = 0;
-    size_t at = 0;
-#ifdef SBXI_SIMD
-    sbxi_v16 seen16 = SBXI_V_FILL(0);
+    sbxi_json_block seen = SBXI_JSON_NONE, block;
     sbxi_json_mask mask = 0;
-    for (; !mask && len - at >= 16; at += mask ? SBXI_JSON_BEFORE(mask) : 16) {
-        sbxi_v16 block = SBXI_V_LOAD(from + at);
-        seen16 = SBXI_V_OR(seen16, block);
-        mask = sbxi_json_special16(block);
+    size_t at = 0;
+    for (; !mask && len - at >= sizeof(block); at += mask ? SBXI_JSON_BEFORE(mask) : sizeof(block)) {
+        block = SBXI_JSON_LOAD(from + at);
+        mask = SBXI_JSON_SPECIAL(block);
+        seen = SBXI_JSON_OR(seen, block);
     }
-    *foreign |= SBXI_V_HIGH(seen16);
-    if (mask)
-        return at;
-#endif
-    for (; !special && len - at >= 8; at += special ? sbxi_json_before(special) : 8) {
-        uint64_t word = sbxi_json_load(from + at);
-        seen |= word;
-        special = sbxi_json_special(word);
-    }
-    for (; !special && at < len && !sbxi_json_is_special(from[at]); at++)
-        seen |= (unsigned char)from[at];
-    *foreign |= (seen & SBXI_JSON_EACH * 0x80) != 0;
+    *foreign |= SBXI_JSON_FOREIGN(seen);
+    for (; at < len && !sbxi_json_is_special(from[at]); at++)
+        *foreign |= (unsigned char)from[at] >= 0x80;
     return at;
 }
 
@@ -2750,36 +2776,138 @@ SBX_API void sbx_json_init(sbx_json *j, char *scratch, size_t cap)
         (void)sbxi_json_fail(j, SBX_E_ARGUMENT, "scratch must have 16 bytes or more");
 }
 
-static void sbxi_json_give(const sbx_json *j, sbx_json_type type, sbx_json_event *event)
+/* Member by member: compilers make a slow string instruction of memset here. */
+SBXI_INLINE void sbxi_json_give(const sbx_json *j, sbx_json_type type, sbx_json_event *event)
 {
-    memset(event, 0, sizeof(*event));
     event->type = type;
     event->depth = j->depth;
+    event->text = NULL;
+    event->len = 0;
+    event->partial = 0;
+    event->integer = 0;
+    event->number = 0;
 }
 
+/* The following take what stands at `at`, and return what is behind it. */
+
 /* Behind a key stands a colon, mostly at once. */
-static void sbxi_json_after_key(sbx_json *j, sbxi_json_input *in)
+SBXI_INLINE const char *sbxi_json_after_key(sbx_json *j, const char *at, const char *end)
 {
-    j->state = SBXI_JSON_COLON;
-    if (in->at < in->end && *in->at == ':') {
-        in->at++;
-        j->state = SBXI_JSON_VALUE;
-    }
+    int colon = at < end && *at == ':';
+    j->state = colon ? SBXI_JSON_VALUE : SBXI_JSON_COLON;
+    return at + colon;
 }
 
 /* Behind a value stands a comma, mostly at once, or what it is in ends. */
-static void sbxi_json_after_value(sbx_json *j, sbxi_json_input *in)
+SBXI_INLINE const char *sbxi_json_after_value(sbx_json *j, const char *at, const char *end)
 {
-    j->state = j->depth ? SBXI_JSON_AFTER_VALUE : SBXI_JSON_COMPLETE;
-    if (in->at < in->end && *in->at == ',' && j->depth) {
-        in->at++;
+    if (j->depth == 0) {
+        j->state = SBXI_JSON_COMPLETE;
+    } else if (at < end && *at == ',') {
         j->state = j->arrays & 1 ? SBXI_JSON_VALUE : SBXI_JSON_NEXT_KEY;
+        at++;
+    } else {
+        j->state = SBXI_JSON_AFTER_VALUE;
     }
+    return at;
+}
+
+SBXI_INLINE const char *sbxi_json_give_text(sbx_json *j, int key, const char *text, size_t len,
+                                              const char *at, const char *end,
+                                              sbx_json_event *event)
+{
+    sbxi_json_give(j, key ? SBX_JSON_KEY : SBX_JSON_STRING, event);
+    event->text = text;
+    event->len = len;
+    return key ? sbxi_json_after_key(j, at, end) : sbxi_json_after_value(j, at, end);
+}
+
+/* ---- reader: what most documents consist of ---- */
+
+/* These return NULL, with nothing done, if it is not as simple as they think. */
+
+/* A text of up to 7 bytes, without escapes. */
+SBXI_INLINE const char *sbxi_json_short_text(sbx_json *j, const char *at, const char *end,
+                                               sbx_json_event *event)
+{
+    uint64_t word, special;
+    size_t n;
+    if (end - at <= 8)
+        return NULL;
+    word = sbxi_json_load(at + 1);
+    special = sbxi_json_special(word);
+    if (!special || (!j->utf8_checked && (word & SBXI_JSON_EACH * 0x80)))
+        return NULL;
+    n = sbxi_json_before(special);
+    if (at[n + 1] != '"')
+        return NULL;
+    return sbxi_json_give_text(j, j->state >= SBXI_JSON_FIRST_KEY, at + 1, n, at + n + 2, end,
+                               event);
+}
+
+/* An integer of up to 17 digits that ends in the data. */
+SBXI_INLINE const char *sbxi_json_short_integer(sbx_json *j, const char *at, const char *end,
+                                                  sbx_json_event *event)
+{
+    int minus = *at == '-';
+    const char *first = at + minus, *stop = end - first < 18 ? end : first + 18;
+    int64_t value = 0;
+    for (at = first; at < stop && *at >= '0' && *at <= '9'; at++)
+        value = value * 10 + (*at - '0');
+    if (at == stop || at == first || *at == '.' || *at == 'e' || *at == 'E' ||
+        (*first == '0' && (minus || at - first > 1)))
+        return NULL;
+    sbxi_json_give(j, SBX_JSON_INTEGER, event);
+    event->integer = minus ? -value : value;
+    event->number = (double)event->integer;
+    return sbxi_json_after_value(j, at, end);
+}
+
+SBXI_INLINE const char *sbxi_json_open(sbx_json *j, const char *at, sbx_json_event *event)
+{
+    int array = *at == '[';
+    if (j->depth == SBX_JSON_DEPTH)
+        return NULL;
+    sbxi_json_give(j, array ? SBX_JSON_ARRAY : SBX_JSON_OBJECT, event);
+    j->depth++;
+    j->arrays = j->arrays << 1 | (uint64_t)array;
+    j->state = array ? SBXI_JSON_FIRST_VALUE : SBXI_JSON_FIRST_KEY;
+    return at + 1;
+}
+
+SBXI_INLINE const char *sbxi_json_close(sbx_json *j, const char *at, const char *end,
+                                          sbx_json_event *event)
+{
+    int array = (int)(j->arrays & 1);
+    if (j->depth == 0 || *at != (array ? ']' : '}') ||
+        (j->state != SBXI_JSON_AFTER_VALUE &&
+         j->state != (array ? SBXI_JSON_FIRST_VALUE : SBXI_JSON_FIRST_KEY)))
+        return NULL;
+    j->depth--;
+    j->arrays >>= 1;
+    sbxi_json_give(j, array ? SBX_JSON_ARRAY_END : SBX_JSON_OBJECT_END, event);
+    return sbxi_json_after_value(j, at + 1, end);
+}
+
+/* One event, from at < end. */
+SBXI_INLINE const char *sbxi_json_simple(sbx_json *j, const char *at, const char *end,
+                                           sbx_json_event *event)
+{
+    char c = *at;
+    if (c == '"' && j->state <= SBXI_JSON_NEXT_KEY)
+        return sbxi_json_short_text(j, at, end, event);
+    if (c == ']' || c == '}')
+        return sbxi_json_close(j, at, end, event);
+    if (j->state > SBXI_JSON_FIRST_VALUE)
+        return NULL;
+    if (c == '[' || c == '{')
+        return sbxi_json_open(j, at, event);
+    return sbxi_json_short_integer(j, at, end, event);
 }
 
 /* ---- reader: texts ---- */
 
-static int sbxi_json_hex(char c)
+SBXI_INLINE int sbxi_json_hex(char c)
 {
     if (c >= '0' && c <= '9')
         return c - '0';
@@ -2788,7 +2916,7 @@ static int sbxi_json_hex(char c)
 }
 
 /* What the character behind a backslash stands for; 0: nothing, or u. */
-static char sbxi_json_unescape(char c)
+SBXI_INLINE char sbxi_json_unescape(char c)
 {
     switch (c) {
     case '"':
@@ -2827,25 +2955,28 @@ static size_t sbxi_json_encode(char *out, uint32_t code)
     return 4;
 }
 
-/* A usual escape, of which 6 bytes can be read: writes its character, at most 3 bytes, and returns
-   how many bytes it takes; 0 if it is bad or the half of a surrogate pair. */
-static size_t sbxi_json_escape(const char *at, char **to)
+/* A usual escape, of which 6 bytes can be read: writes its character, at most 3 bytes, and goes behind
+   both. 0, with nothing done, if it is bad or the half of a surrogate pair. */
+SBXI_INLINE int sbxi_json_escape(const char **at, char **to)
 {
-    char c = sbxi_json_unescape(at[1]);
+    const char *from = *at;
+    char c = sbxi_json_unescape(from[1]);
     int code;
     if (c) {
         *(*to)++ = c;
-        return 2;
+        *at += 2;
+        return 1;
     }
-    if (at[1] != 'u')
+    if (from[1] != 'u')
         return 0;
     /* A bad digit is -1, which makes all of it negative. */
-    code = sbxi_json_hex(at[2]) * 4096 | sbxi_json_hex(at[3]) * 256 | sbxi_json_hex(at[4]) * 16 |
-           sbxi_json_hex(at[5]);
+    code = sbxi_json_hex(from[2]) * 4096 | sbxi_json_hex(from[3]) * 256 |
+           sbxi_json_hex(from[4]) * 16 | sbxi_json_hex(from[5]);
     if (code < 0 || (code & 0xf800) == 0xd800)
         return 0;
     *to += sbxi_json_encode(*to, (uint32_t)code);
-    return 6;
+    *at += 6;
+    return 1;
 }
 
 /* Copies text into scratch, escapes replaced, until there is something else in it, or the data ends,
@@ -2854,54 +2985,25 @@ static void sbxi_json_copy(sbx_json *j, sbxi_json_input *in, int *foreign)
 {
     size_t room = j->cap - j->used, n = (size_t)(in->end - in->at);
     /* An escape is longer than what it stands for: `to` has room for what there is up to stop. */
-    const char *at = in->at, *stop = at + (n < room ? n : room);
+    const char *at = in->at, *stop = at + (n < room ? n : room), *last;
     char *to = j->scratch + j->used;
-    uint64_t seen = 0, word, special;
-#ifdef SBXI_SIMD
-    sbxi_v16 seen16 = SBXI_V_FILL(0);
-#endif
-    for (;;) {
-#ifdef SBXI_SIMD
-        if (stop - at >= 16) {
-            sbxi_v16 block = SBXI_V_LOAD(at);
-            sbxi_json_mask mask = sbxi_json_special16(block);
-            SBXI_V_STORE(to, block);
-            seen16 = SBXI_V_OR(seen16, block);
-            if (!mask) {
-                at += 16;
-                to += 16;
-                continue;
-            }
-            n = SBXI_JSON_BEFORE(mask);
-        } else
-#endif
-        {
-            if (stop - at < 8)
-                break;
-            word = sbxi_json_load(at);
-            special = sbxi_json_special(word);
-            memcpy(to, at, 8);
-            seen |= word;
-            if (!special) {
-                at += 8;
-                to += 8;
-                continue;
-            }
-            n = sbxi_json_before(special);
-        }
-        at += n;
-        to += n;
-        n = *at == '\\' && stop - at >= 6 ? sbxi_json_escape(at, &to) : 0;
-        if (n == 0)
-            break;
-        at += n;
+    if ((size_t)(stop - at) >= sizeof(sbxi_json_block) + 6) {
+        sbxi_json_block seen = SBXI_JSON_NONE, block;
+        sbxi_json_mask mask;
+        last = stop - sizeof(block) - 6; /* up to here, a block and an escape behind it can be read */
+        do {
+            block = SBXI_JSON_LOAD(at);
+            mask = SBXI_JSON_SPECIAL(block);
+            SBXI_JSON_STORE(to, block);
+            seen = SBXI_JSON_OR(seen, block);
+            n = mask ? SBXI_JSON_BEFORE(mask) : sizeof(block);
+            at += n;
+            to += n;
+        } while ((!mask || (*at == '\\' && sbxi_json_escape(&at, &to))) && at <= last);
+        *foreign |= SBXI_JSON_FOREIGN(seen);
     }
-#ifdef SBXI_SIMD
-    *foreign |= SBXI_V_HIGH(seen16);
-#endif
     for (; at < stop && !sbxi_json_is_special(*at); *to++ = *at++)
-        seen |= (unsigned char)*at;
-    *foreign |= (seen & SBXI_JSON_EACH * 0x80) != 0;
+        *foreign |= (unsigned char)*at >= 0x80;
     in->at = at;
     j->used = (size_t)(to - j->scratch);
 }
@@ -2972,20 +3074,6 @@ static sbx_status sbxi_json_read_escape(sbx_json *j, sbxi_json_input *in)
     return SBX_OK;
 }
 
-static sbx_status sbxi_json_give_text(sbx_json *j, sbxi_json_input *in, const char *text,
-                                      size_t len, sbx_json_event *event)
-{
-    int key = j->state == SBXI_JSON_IN_KEY;
-    sbxi_json_give(j, key ? SBX_JSON_KEY : SBX_JSON_STRING, event);
-    event->text = text;
-    event->len = len;
-    if (key)
-        sbxi_json_after_key(j, in);
-    else
-        sbxi_json_after_value(j, in);
-    return SBX_OK;
-}
-
 /* Gives what is in scratch, but for the beginning of a character at its end. */
 static sbx_status sbxi_json_give_part(sbx_json *j, sbx_json_event *event)
 {
@@ -3039,7 +3127,9 @@ static sbx_status sbxi_json_copy_text(sbx_json *j, sbxi_json_input *in, const ch
             return sbxi_json_refuse(j, "a control character must be escaped");
         if (*in->at++ == '"') {
             n = lent ? (size_t)(in->at - 1 - text) : j->used;
-            return sbxi_json_give_text(j, in, lent ? text : j->scratch, n, event);
+            in->at = sbxi_json_give_text(j, j->state == SBXI_JSON_IN_KEY,
+                                         lent ? text : j->scratch, n, in->at, in->end, event);
+            return SBX_OK;
         }
         j->step = SBXI_JSON_ESCAPE;
     }
@@ -3119,7 +3209,7 @@ static sbx_status sbxi_json_give_number(sbx_json *j, sbxi_json_input *in, sbx_js
 {
     sbxi_json_give(j, SBX_JSON_NUMBER, event);
     sbxi_json_convert_number(j, event);
-    sbxi_json_after_value(j, in);
+    in->at = sbxi_json_after_value(j, in->at, in->end);
     return SBX_OK;
 }
 
@@ -3141,32 +3231,9 @@ static sbx_status sbxi_json_read_number(sbx_json *j, sbxi_json_input *in, sbx_js
     return SBX_AGAIN;
 }
 
-/* Most numbers are short integers that end in the data. */
-static int sbxi_json_short_integer(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
-{
-    int minus = *in->at == '-';
-    const char *first = in->at + minus, *at = first;
-    const char *stop = in->end - first < 18 ? in->end : first + 18;
-    int64_t value = 0;
-    for (; at < stop && *at >= '0' && *at <= '9'; at++)
-        value = value * 10 + (*at - '0');
-    if (at == stop || at == first || *at == '.' || *at == 'e' || *at == 'E' ||
-        (*first == '0' && (minus || at - first > 1)))
-        return 0;
-    in->at = at;
-    sbxi_json_give(j, SBX_JSON_INTEGER, event);
-    event->integer = minus ? -value : value;
-    event->number = (double)event->integer;
-    sbxi_json_after_value(j, in);
-    return 1;
-}
-
 static sbx_status sbxi_json_begin_number(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
-    char c = *in->at;
-    if (sbxi_json_short_integer(j, in, event))
-        return SBX_OK;
-    in->at++;
+    char c = *in->at++;
     j->state = SBXI_JSON_IN_NUMBER;
     j->step = c == '-' ? SBXI_JSON_MINUS : c == '0' ? SBXI_JSON_ZERO : SBXI_JSON_DIGITS;
     j->number[0] = c;
@@ -3187,34 +3254,11 @@ static sbx_status sbxi_json_read_word(sbx_json *j, sbxi_json_input *in, sbx_json
             return sbxi_json_refuse(j, "this is neither true nor false nor null");
     }
     sbxi_json_give(j, types[j->code], event);
-    sbxi_json_after_value(j, in);
+    in->at = sbxi_json_after_value(j, in->at, in->end);
     return SBX_OK;
 }
 
 /* ---- reader: structure ---- */
-
-static sbx_status sbxi_json_open(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
-{
-    int array = *in->at == '[';
-    if (j->depth == SBX_JSON_DEPTH)
-        return sbxi_json_fail(j, SBX_E_TOO_BIG, "arrays and objects are nested too deep");
-    in->at++;
-    sbxi_json_give(j, array ? SBX_JSON_ARRAY : SBX_JSON_OBJECT, event);
-    j->depth++;
-    j->arrays = j->arrays << 1 | (uint64_t)array;
-    j->state = array ? SBXI_JSON_FIRST_VALUE : SBXI_JSON_FIRST_KEY;
-    return SBX_OK;
-}
-
-static sbx_status sbxi_json_close(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
-{
-    in->at++;
-    j->depth--;
-    sbxi_json_give(j, j->arrays & 1 ? SBX_JSON_ARRAY_END : SBX_JSON_OBJECT_END, event);
-    j->arrays >>= 1;
-    sbxi_json_after_value(j, in);
-    return SBX_OK;
-}
 
 static sbx_status sbxi_json_read_value(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
@@ -3222,7 +3266,7 @@ static sbx_status sbxi_json_read_value(sbx_json *j, sbxi_json_input *in, sbx_jso
     switch (c) {
     case '"': return sbxi_json_begin_text(j, SBXI_JSON_IN_STRING, in, event);
     case '{':
-    case '[': return sbxi_json_open(j, in, event);
+    case '[': return sbxi_json_fail(j, SBX_E_TOO_BIG, "arrays and objects are nested too deep");
     case 't':
     case 'f':
     case 'n':
@@ -3234,42 +3278,10 @@ static sbx_status sbxi_json_read_value(sbx_json *j, sbxi_json_input *in, sbx_jso
     }
     if (c == '-' || (c >= '0' && c <= '9'))
         return sbxi_json_begin_number(j, in, event);
-    if (j->state == SBXI_JSON_FIRST_VALUE)
-        return c == ']' ? sbxi_json_close(j, in, event)
-                        : sbxi_json_refuse(j, "a value or ] must stand here");
-    return sbxi_json_refuse(j, j->depth == 0 && (unsigned char)c == 0xef
+    return sbxi_json_refuse(j, j->state == SBXI_JSON_FIRST_VALUE ? "a value or ] must stand here"
+                               : j->depth == 0 && (unsigned char)c == 0xef
                                    ? "a byte order mark must not stand here"
                                    : "a value must stand here");
-}
-
-static sbx_status sbxi_json_read_key(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
-{
-    int first = j->state == SBXI_JSON_FIRST_KEY;
-    if (*in->at == '"')
-        return sbxi_json_begin_text(j, SBXI_JSON_IN_KEY, in, event);
-    if (*in->at == '}' && first)
-        return sbxi_json_close(j, in, event);
-    return sbxi_json_refuse(j, first ? "a key or } must stand here" : "a key must stand here");
-}
-
-/* Behind a key or value where neither a colon nor a comma came at once. SBX_AGAIN: now one has. */
-static sbx_status sbxi_json_read_between(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
-{
-    const char *at = in->at;
-    int array = (int)(j->arrays & 1);
-    if (j->state == SBXI_JSON_COLON)
-        sbxi_json_after_key(j, in);
-    else if (j->state == SBXI_JSON_AFTER_VALUE)
-        sbxi_json_after_value(j, in);
-    if (in->at != at)
-        return SBX_AGAIN;
-    if (j->state == SBXI_JSON_COLON)
-        return sbxi_json_refuse(j, "a colon must follow the key");
-    if (j->state == SBXI_JSON_COMPLETE)
-        return sbxi_json_refuse(j, "only white space may follow the document");
-    if (*at == (array ? ']' : '}'))
-        return sbxi_json_close(j, in, event);
-    return sbxi_json_refuse(j, array ? "a comma or ] must stand here" : "a comma or } must stand here");
 }
 
 static int sbxi_json_is_space(char c)
@@ -3277,22 +3289,51 @@ static int sbxi_json_is_space(char c)
     return c == ' ' || c == '\n' || c == '\r' || c == '\t';
 }
 
+/* Goes over white space, and the colon or comma that must stand there. SBX_OK: a value or key, or the
+   end of something, begins at in->at < in->end. */
+static sbx_status sbxi_json_read_between(sbx_json *j, sbxi_json_input *in)
+{
+    for (;; in->at++) {
+        if (in->at == in->end)
+            return j->state == SBXI_JSON_COMPLETE ? SBX_END : SBX_AGAIN;
+        if (sbxi_json_is_space(*in->at))
+            continue;
+        if (j->state == SBXI_JSON_COLON && *in->at == ':')
+            j->state = SBXI_JSON_VALUE;
+        else if (j->state == SBXI_JSON_AFTER_VALUE && *in->at == ',')
+            j->state = j->arrays & 1 ? SBXI_JSON_VALUE : SBXI_JSON_NEXT_KEY;
+        else
+            return SBX_OK;
+    }
+}
+
 /* Reads up to the next event, from where no text, number or word has begun. */
 static sbx_status sbxi_json_next(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
-    sbx_status status;
-    do {
-        while (in->at < in->end && sbxi_json_is_space(*in->at))
-            in->at++;
-        if (in->at == in->end)
-            return j->state == SBXI_JSON_COMPLETE ? SBX_END : SBX_AGAIN;
-        if (j->state <= SBXI_JSON_FIRST_VALUE)
-            return sbxi_json_read_value(j, in, event);
-        if (j->state <= SBXI_JSON_NEXT_KEY)
-            return sbxi_json_read_key(j, in, event);
-        status = sbxi_json_read_between(j, in, event);
-    } while (status == SBX_AGAIN);
-    return status;
+    const char *at;
+    sbx_status status = sbxi_json_read_between(j, in);
+    if (status != SBX_OK)
+        return status;
+    at = sbxi_json_simple(j, in->at, in->end, event);
+    if (at) {
+        in->at = at;
+        return SBX_OK;
+    }
+    switch (j->state) {
+    case SBXI_JSON_VALUE:
+    case SBXI_JSON_FIRST_VALUE: return sbxi_json_read_value(j, in, event);
+    case SBXI_JSON_FIRST_KEY:
+    case SBXI_JSON_NEXT_KEY:
+        if (*in->at == '"')
+            return sbxi_json_begin_text(j, SBXI_JSON_IN_KEY, in, event);
+        return sbxi_json_refuse(j, j->state == SBXI_JSON_FIRST_KEY ? "a key or } must stand here"
+                                                                   : "a key must stand here");
+    case SBXI_JSON_COLON: return sbxi_json_refuse(j, "a colon must follow the key");
+    case SBXI_JSON_AFTER_VALUE:
+        return sbxi_json_refuse(j, j->arrays & 1 ? "a comma or ] must stand here"
+                                                 : "a comma or } must stand here");
+    default: return sbxi_json_refuse(j, "only white space may follow the document");
+    }
 }
 
 /* Goes on with a text, of which a part may have been given. */
@@ -3306,6 +3347,7 @@ static sbx_status sbxi_json_resume_text(sbx_json *j, sbxi_json_input *in, sbx_js
     return sbxi_json_read_text(j, in, NULL, event);
 }
 
+/* Not part of sbx_json_read, so that the simple case need not save registers. */
 #if defined(__GNUC__)
 __attribute__((noinline))
 #endif
@@ -3334,30 +3376,14 @@ static sbx_status sbxi_json_read_any(sbx_json *j, const char *start, size_t len,
 SBX_API sbx_status sbx_json_read(sbx_json *j, const void *data, size_t len, size_t *used,
                                  sbx_json_event *event)
 {
-    const char *at = (const char *)data;
-    /* Most texts are short, and need nothing that the long way round has to offer. */
-    if (j->state <= SBXI_JSON_NEXT_KEY && len > 8 && *at == '"') {
-        uint64_t word = sbxi_json_load(at + 1), special = sbxi_json_special(word);
-        size_t n = special ? sbxi_json_before(special) : 0;
-        if (special && at[n + 1] == '"' && (j->utf8_checked || !(word & SBXI_JSON_EACH * 0x80))) {
-            sbxi_json_input in;
-            in.at = at + n + 2;
-            in.end = at + len;
-            sbxi_json_give(j, SBX_JSON_STRING, event);
-            event->text = at + 1;
-            event->len = n;
-            if (j->state >= SBXI_JSON_FIRST_KEY) {
-                event->type = SBX_JSON_KEY;
-                sbxi_json_after_key(j, &in);
-            } else {
-                sbxi_json_after_value(j, &in);
-            }
-            *used = (size_t)(in.at - at);
-            j->offset += *used;
-            return SBX_OK;
-        }
-    }
-    return sbxi_json_read_any(j, len ? at : "", len, used, event);
+    const char *start = len ? (const char *)data : "", *at = NULL;
+    if (len && j->state <= SBXI_JSON_AFTER_VALUE)
+        at = sbxi_json_simple(j, start, start + len, event);
+    if (!at)
+        return sbxi_json_read_any(j, start, len, used, event);
+    *used = (size_t)(at - start);
+    j->offset += *used;
+    return SBX_OK;
 }
 
 SBX_API sbx_status sbx_json_finish(sbx_json *j, sbx_json_event *event)
@@ -5403,6 +5429,8 @@ static sbx_status sbxi_address_make(sbxi_address *a, const sbx_client *client, c
     char *at;
     if (sbx_url_parse(base, strlen(base), &url, &problem) != SBX_OK)
         return sbxi_fail(err, SBX_E_PROTOCOL, "the URL \"%s\" cannot be used: %s", base, problem);
+    if (url.query_len)
+        return sbxi_fail(err, SBX_E_PROTOCOL, "the URL \"%s\" cannot be used: it has a query", base);
     if (!url.tls && client->endpoint_tls && !sbxi_is_loopback(url.host, url.host_len))
         return sbxi_fail(err, SBX_E_TLS,
                          "refused to send the API key in clear text: the endpoint is https, but %s "
@@ -8656,15 +8684,27 @@ typedef struct sbxi_message {
     int has_offset;
 } sbxi_message;
 
-static sbxi_message_type sbxi_message_type_of(const char *text, size_t len)
+/* A word of the protocol. Lengths stand beside the text since each message is compared with several. */
+typedef struct sbxi_word {
+    size_t len;
+    const char *text;
+} sbxi_word;
+#define SBXI_WORD(text) {sizeof(text) - 1, text}
+
+/* The index of text among the words; 0, which is none of them, if it is not there. */
+static int sbxi_word_of(const sbxi_word *words, int count, const char *text, size_t len)
 {
-    static const char *const names[] = {"", "started", "stdout", "stderr", "exit", "error"};
     int i;
-    for (i = 1; i < SBXI_COUNT(names); i++)
-        if (strlen(names[i]) == len && memcmp(names[i], text, len) == 0)
-            return (sbxi_message_type)i;
-    return SBXI_MESSAGE_OTHER;
+    for (i = 1; i < count; i++)
+        if (words[i].len == len && memcmp(words[i].text, text, len) == 0)
+            return i;
+    return 0;
 }
+
+/* In the order of sbxi_message_type. */
+static const sbxi_word sbxi_message_types[] = {SBXI_WORD(""), SBXI_WORD("started"), SBXI_WORD("stdout"),
+                                               SBXI_WORD("stderr"), SBXI_WORD("exit"),
+                                               SBXI_WORD("error")};
 
 typedef enum sbxi_message_key {
     SBXI_KEY_OTHER,
@@ -8678,16 +8718,11 @@ typedef enum sbxi_message_key {
     SBXI_KEY_ERROR
 } sbxi_message_key;
 
-static sbxi_message_key sbxi_message_key_of(const char *text, size_t len)
-{
-    static const char *const names[] = {"",    "type",      "data",       "offset", "command_id",
-                                        "pid", "exit_code", "error_type", "error"};
-    int i;
-    for (i = 1; i < SBXI_COUNT(names); i++)
-        if (strlen(names[i]) == len && memcmp(names[i], text, len) == 0)
-            return (sbxi_message_key)i;
-    return SBXI_KEY_OTHER;
-}
+/* In the order of sbxi_message_key. */
+static const sbxi_word sbxi_message_keys[] = {SBXI_WORD(""), SBXI_WORD("type"), SBXI_WORD("data"),
+                                              SBXI_WORD("offset"), SBXI_WORD("command_id"),
+                                              SBXI_WORD("pid"), SBXI_WORD("exit_code"),
+                                              SBXI_WORD("error_type"), SBXI_WORD("error")};
 
 /* A member's text. What lies in the scratch is kept there until the whole message is read. */
 static void sbxi_message_text(sbxi_message *m, sbxi_message_key key, sbx_json *j,
@@ -8698,7 +8733,8 @@ static void sbxi_message_text(sbxi_message *m, sbxi_message_key key, sbx_json *j
         j->cap -= e->len;
     }
     if (key == SBXI_KEY_TYPE) {
-        m->type = sbxi_message_type_of(e->text, e->len);
+        m->type = (sbxi_message_type)sbxi_word_of(sbxi_message_types, SBXI_COUNT(sbxi_message_types),
+                                                  e->text, e->len);
     } else if (key == SBXI_KEY_DATA) {
         m->data = e->text;
         m->data_len = e->len;
@@ -8752,7 +8788,10 @@ static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len
         if (st != SBX_OK)
             break;
         if (e.type == SBX_JSON_KEY)
-            key = e.depth == 1 && !e.partial ? sbxi_message_key_of(e.text, e.len) : SBXI_KEY_OTHER;
+            key = e.depth != 1 || e.partial
+                      ? SBXI_KEY_OTHER
+                      : (sbxi_message_key)sbxi_word_of(sbxi_message_keys,
+                                                       SBXI_COUNT(sbxi_message_keys), e.text, e.len);
         else if (e.type == SBX_JSON_STRING && e.depth == 1 && !e.partial)
             sbxi_message_text(m, key, &j, &e);
         else if (e.type == SBX_JSON_INTEGER && e.depth == 1)

@@ -461,15 +461,27 @@ typedef struct sbxi_message {
     int has_offset;
 } sbxi_message;
 
-static sbxi_message_type sbxi_message_type_of(const char *text, size_t len)
+/* A word of the protocol. Lengths stand beside the text since each message is compared with several. */
+typedef struct sbxi_word {
+    size_t len;
+    const char *text;
+} sbxi_word;
+#define SBXI_WORD(text) {sizeof(text) - 1, text}
+
+/* The index of text among the words; 0, which is none of them, if it is not there. */
+static int sbxi_word_of(const sbxi_word *words, int count, const char *text, size_t len)
 {
-    static const char *const names[] = {"", "started", "stdout", "stderr", "exit", "error"};
     int i;
-    for (i = 1; i < SBXI_COUNT(names); i++)
-        if (strlen(names[i]) == len && memcmp(names[i], text, len) == 0)
-            return (sbxi_message_type)i;
-    return SBXI_MESSAGE_OTHER;
+    for (i = 1; i < count; i++)
+        if (words[i].len == len && memcmp(words[i].text, text, len) == 0)
+            return i;
+    return 0;
 }
+
+/* In the order of sbxi_message_type. */
+static const sbxi_word sbxi_message_types[] = {SBXI_WORD(""), SBXI_WORD("started"), SBXI_WORD("stdout"),
+                                               SBXI_WORD("stderr"), SBXI_WORD("exit"),
+                                               SBXI_WORD("error")};
 
 typedef enum sbxi_message_key {
     SBXI_KEY_OTHER,
@@ -483,16 +495,11 @@ typedef enum sbxi_message_key {
     SBXI_KEY_ERROR
 } sbxi_message_key;
 
-static sbxi_message_key sbxi_message_key_of(const char *text, size_t len)
-{
-    static const char *const names[] = {"",    "type",      "data",       "offset", "command_id",
-                                        "pid", "exit_code", "error_type", "error"};
-    int i;
-    for (i = 1; i < SBXI_COUNT(names); i++)
-        if (strlen(names[i]) == len && memcmp(names[i], text, len) == 0)
-            return (sbxi_message_key)i;
-    return SBXI_KEY_OTHER;
-}
+/* In the order of sbxi_message_key. */
+static const sbxi_word sbxi_message_keys[] = {SBXI_WORD(""), SBXI_WORD("type"), SBXI_WORD("data"),
+                                              SBXI_WORD("offset"), SBXI_WORD("command_id"),
+                                              SBXI_WORD("pid"), SBXI_WORD("exit_code"),
+                                              SBXI_WORD("error_type"), SBXI_WORD("error")};
 
 /* A member's text. What lies in the scratch is kept there until the whole message is read. */
 static void sbxi_message_text(sbxi_message *m, sbxi_message_key key, sbx_json *j,
@@ -503,7 +510,8 @@ static void sbxi_message_text(sbxi_message *m, sbxi_message_key key, sbx_json *j
         j->cap -= e->len;
     }
     if (key == SBXI_KEY_TYPE) {
-        m->type = sbxi_message_type_of(e->text, e->len);
+        m->type = (sbxi_message_type)sbxi_word_of(sbxi_message_types, SBXI_COUNT(sbxi_message_types),
+                                                  e->text, e->len);
     } else if (key == SBXI_KEY_DATA) {
         m->data = e->text;
         m->data_len = e->len;
@@ -557,7 +565,10 @@ static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len
         if (st != SBX_OK)
             break;
         if (e.type == SBX_JSON_KEY)
-            key = e.depth == 1 && !e.partial ? sbxi_message_key_of(e.text, e.len) : SBXI_KEY_OTHER;
+            key = e.depth != 1 || e.partial
+                      ? SBXI_KEY_OTHER
+                      : (sbxi_message_key)sbxi_word_of(sbxi_message_keys,
+                                                       SBXI_COUNT(sbxi_message_keys), e.text, e.len);
         else if (e.type == SBX_JSON_STRING && e.depth == 1 && !e.partial)
             sbxi_message_text(m, key, &j, &e);
         else if (e.type == SBX_JSON_INTEGER && e.depth == 1)

@@ -69,6 +69,8 @@ static sbx_status sbxi_address_make(sbxi_address *a, const sbx_client *client, c
     char *at;
     if (sbx_url_parse(base, strlen(base), &url, &problem) != SBX_OK)
         return sbxi_fail(err, SBX_E_PROTOCOL, "the URL \"%s\" cannot be used: %s", base, problem);
+    if (url.query_len)
+        return sbxi_fail(err, SBX_E_PROTOCOL, "the URL \"%s\" cannot be used: it has a query", base);
     if (!url.tls && client->endpoint_tls && !sbxi_is_loopback(url.host, url.host_len))
         return sbxi_fail(err, SBX_E_TLS,
                          "refused to send the API key in clear text: the endpoint is https, but %s "
