@@ -1706,10 +1706,10 @@ typedef __m128i sbxi_v16;
 #define SBXI_V_AND(a, b) _mm_and_si128(a, b)
 #define SBXI_V_OR(a, b) _mm_or_si128(a, b)
 #define SBXI_V_XOR(a, b) _mm_xor_si128(a, b)
-#define SBXI_V_MAX(a, b) _mm_max_epu8(a, b)     /* unsigned */
-#define SBXI_V_MINUS(a, b) _mm_subs_epu8(a, b)  /* unsigned, 0 instead of less */
-#define SBXI_V_EQUAL(a, b) _mm_cmpeq_epi8(a, b) /* 0xff where so */
-#define SBXI_V_ABOVE(a, b) _mm_cmpgt_epi8(a, b) /* signed; 0xff where so */
+#define SBXI_V_MAX(a, b) _mm_max_epu8(a, b)        /* unsigned */
+#define SBXI_V_MINUS(a, b) _mm_subs_epu8(a, b)     /* unsigned, 0 instead of less */
+#define SBXI_V_EQUAL(a, b) _mm_cmpeq_epi8(a, b)    /* 0xff where so */
+#define SBXI_V_ABOVE(a, b) _mm_cmpgt_epi8(a, b)    /* signed; 0xff where so */
 #define SBXI_V_HIGH(a) (_mm_movemask_epi8(a) != 0) /* whether a byte is 0x80 or more */
 #elif defined(__aarch64__) && defined(__ARM_NEON)
 #include <arm_neon.h>
@@ -1766,16 +1766,16 @@ static uint32_t sbxi_utf8_step(uint32_t state, unsigned char byte)
 #ifdef SBXI_SIMD
 #define SBXI_UTF8_RUN 16
 
-/* Whether one of 16 bytes cannot stand where it stands. before1 to before3 are the bytes that lie one,
-   two and three places before each of them. */
+/* Whether one of 16 bytes cannot stand where it stands. before1 to before3 are the bytes that lie
+   one, two and three places before each of them. */
 static int sbxi_utf8_is_bad(sbxi_v16 bytes, sbxi_v16 before1, sbxi_v16 before2, sbxi_v16 before3)
 {
     /* Continuations stand exactly where a lead before them asks for one. */
     sbxi_v16 wanted = SBXI_V_OR(SBXI_V_OR(SBXI_V_MINUS(before1, SBXI_V_FILL(0xbf)),
                                           SBXI_V_MINUS(before2, SBXI_V_FILL(0xdf))),
                                 SBXI_V_MINUS(before3, SBXI_V_FILL(0xef)));
-    sbxi_v16 bad = SBXI_V_EQUAL(SBXI_V_EQUAL(wanted, SBXI_V_FILL(0)),
-                                SBXI_V_ABOVE(SBXI_V_FILL(0xc0), bytes));
+    sbxi_v16 bad =
+        SBXI_V_EQUAL(SBXI_V_EQUAL(wanted, SBXI_V_FILL(0)), SBXI_V_ABOVE(SBXI_V_FILL(0xc0), bytes));
     /* Leads that never occur: C0, C1, F5 to FF. */
     bad = SBXI_V_OR(bad, SBXI_V_EQUAL(SBXI_V_AND(bytes, SBXI_V_FILL(0xfe)), SBXI_V_FILL(0xc0)));
     bad = SBXI_V_OR(bad, SBXI_V_EQUAL(SBXI_V_MAX(bytes, SBXI_V_FILL(0xf5)), bytes));
@@ -1803,8 +1803,8 @@ static const unsigned char *sbxi_ascii(const unsigned char *p, const unsigned ch
     return p;
 }
 
-/* Checks text that starts between two characters and has at least SBXI_UTF8_RUN bytes, all or most of
-   it. Returns where the first character starts that is not checked; 0 if there is a bad byte. */
+/* Checks text that starts between two characters and has at least SBXI_UTF8_RUN bytes, all or most
+   of it. Returns where the first character starts that is not checked; 0 if there is a bad byte. */
 static size_t sbxi_utf8_run(const unsigned char *text, size_t len)
 {
     const unsigned char *end = text + (len < 19 ? 16 : len), *stop;
@@ -1860,8 +1860,8 @@ static const unsigned char *sbxi_ascii(const unsigned char *p, const unsigned ch
     return p;
 }
 
-/* Checks text that starts between two characters and has at least SBXI_UTF8_RUN bytes, all or most of
-   it. Returns where the first character starts that is not checked; 0 if there is a bad byte. */
+/* Checks text that starts between two characters and has at least SBXI_UTF8_RUN bytes, all or most
+   of it. Returns where the first character starts that is not checked; 0 if there is a bad byte. */
 static size_t sbxi_utf8_run(const unsigned char *text, size_t len)
 {
     const unsigned char *p = text, *last = text + len - 4;
@@ -1982,7 +1982,7 @@ static int sbxi_date_to_ms(uint64_t year, int month, uint64_t day, uint64_t seco
 enum { SBXI_DAY, SBXI_YEAR, SBXI_HOUR, SBXI_MINUTE, SBXI_SECOND, SBXI_MONTH, SBXI_DATE_FIELDS };
 
 /* Reads text as the pattern says, in which MMM stands for a month's name, D Y h m s for a digit of
-   the day, year, hour, minute and second, d for one that may be a space, and all else for itself. */
+   the day, year, hour, minute and second, d for one that may be a space, and the rest for itself. */
 static int sbxi_match_date(const char *text, size_t len, const char *pattern,
                            uint64_t field[SBXI_DATE_FIELDS])
 {
@@ -2014,8 +2014,8 @@ static int sbxi_match_date(const char *text, size_t len, const char *pattern,
     return 1;
 }
 
-/* The three forms of RFC 9110, 5.6.7. Years of two digits are 1970 to 2069: that needs no clock. The
-   day of the week must be one, but need not be the right one. 1 if the date is valid. */
+/* The three forms of RFC 9110, 5.6.7. Years of two digits are 1970 to 2069: that needs no clock.
+   The day of the week must be one, but need not be the right one. 1 if the date is valid. */
 static int sbxi_parse_http_date(const char *text, size_t len, int64_t *out_ms)
 {
     static const char days[] = "SunMonTueWedThuFriSat";
@@ -2179,8 +2179,10 @@ static void sbxi_sha1(const void *data, size_t len, unsigned char out[20])
 /* The few functions that each event goes through: compilers find them too large to inline. */
 #if defined(__GNUC__) && !defined(__OPTIMIZE_SIZE__)
 #define SBXI_INLINE static inline __attribute__((always_inline))
+#define SBXI_NOINLINE static __attribute__((noinline))
 #else
 #define SBXI_INLINE static
+#define SBXI_NOINLINE static
 #endif
 
 /* ---- plain text ---- */
@@ -2767,16 +2769,26 @@ static sbx_status sbxi_json_refuse(sbx_json *j, const char *problem)
     return sbxi_json_fail(j, SBX_E_PROTOCOL, problem);
 }
 
+/* Member by member, here and below: compilers make a slow string instruction of memset. */
 SBX_API void sbx_json_init(sbx_json *j, char *scratch, size_t cap)
 {
-    memset(j, 0, offsetof(sbx_json, number));
+    j->problem = NULL;
+    j->offset = 0;
     j->scratch = scratch;
     j->cap = cap;
+    j->used = j->given = 0;
+    j->arrays = 0;
+    j->code = j->high = 0;
+    j->utf8_checked = 0;
+    j->depth = j->step = 0;
+    j->state = SBXI_JSON_VALUE;
+    j->status = SBX_OK;
+    j->utf8.state = 0;
+    j->number_len = 0;
     if (!scratch || cap < 16)
         (void)sbxi_json_fail(j, SBX_E_ARGUMENT, "scratch must have 16 bytes or more");
 }
 
-/* Member by member: compilers make a slow string instruction of memset here. */
 SBXI_INLINE void sbxi_json_give(const sbx_json *j, sbx_json_type type, sbx_json_event *event)
 {
     event->type = type;
@@ -2826,14 +2838,12 @@ SBXI_INLINE const char *sbxi_json_give_text(sbx_json *j, int key, const char *te
 
 /* These return NULL, with nothing done, if it is not as simple as they think. */
 
-/* A text of up to 7 bytes, without escapes. */
+/* A text of up to 7 bytes, without escapes, where 9 can be read. */
 SBXI_INLINE const char *sbxi_json_short_text(sbx_json *j, const char *at, const char *end,
                                                sbx_json_event *event)
 {
     uint64_t word, special;
     size_t n;
-    if (end - at <= 8)
-        return NULL;
     word = sbxi_json_load(at + 1);
     special = sbxi_json_special(word);
     if (!special || (!j->utf8_checked && (word & SBXI_JSON_EACH * 0x80)))
@@ -2852,8 +2862,9 @@ SBXI_INLINE const char *sbxi_json_short_integer(sbx_json *j, const char *at, con
     int minus = *at == '-';
     const char *first = at + minus, *stop = end - first < 18 ? end : first + 18;
     int64_t value = 0;
-    for (at = first; at < stop && *at >= '0' && *at <= '9'; at++)
-        value = value * 10 + (*at - '0');
+    unsigned digit;
+    for (at = first; at < stop && (digit = (unsigned char)*at - (unsigned)'0') <= 9; at++)
+        value = value * 10 + (int64_t)digit;
     if (at == stop || at == first || *at == '.' || *at == 'e' || *at == 'E' ||
         (*first == '0' && (minus || at - first > 1)))
         return NULL;
@@ -2889,13 +2900,11 @@ SBXI_INLINE const char *sbxi_json_close(sbx_json *j, const char *at, const char 
     return sbxi_json_after_value(j, at + 1, end);
 }
 
-/* One event, from at < end. */
+/* What is neither text nor word. */
 SBXI_INLINE const char *sbxi_json_simple(sbx_json *j, const char *at, const char *end,
                                            sbx_json_event *event)
 {
     char c = *at;
-    if (c == '"' && j->state <= SBXI_JSON_NEXT_KEY)
-        return sbxi_json_short_text(j, at, end, event);
     if (c == ']' || c == '}')
         return sbxi_json_close(j, at, end, event);
     if (j->state > SBXI_JSON_FIRST_VALUE)
@@ -2907,21 +2916,23 @@ SBXI_INLINE const char *sbxi_json_simple(sbx_json *j, const char *at, const char
 
 /* ---- reader: texts ---- */
 
-SBXI_INLINE int sbxi_json_hex(char c)
+/* The value of a hexadecimal digit; 16 if c is none. */
+SBXI_INLINE unsigned sbxi_json_hex(char c)
 {
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c = (char)(c | 0x20);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    unsigned digit = (unsigned char)c - (unsigned)'0';
+    if (digit <= 9)
+        return digit;
+    digit = ((unsigned char)c | 0x20u) - (unsigned)'a';
+    return digit < 6 ? digit + 10 : 16;
 }
 
 /* What the character behind a backslash stands for; 0: nothing, or u. */
 SBXI_INLINE char sbxi_json_unescape(char c)
 {
     switch (c) {
-    case '"':
-    case '\\':
-    case '/': return c;
+    case '"': return '"';
+    case '\\': return '\\';
+    case '/': return '/';
     case 'b': return '\b';
     case 'f': return '\f';
     case 'n': return '\n';
@@ -2961,35 +2972,38 @@ SBXI_INLINE int sbxi_json_escape(const char **at, char **to)
 {
     const char *from = *at;
     char c = sbxi_json_unescape(from[1]);
-    int code;
+    unsigned a, b, d, e, code;
     if (c) {
         *(*to)++ = c;
         *at += 2;
         return 1;
     }
-    if (from[1] != 'u')
+    a = sbxi_json_hex(from[2]);
+    b = sbxi_json_hex(from[3]);
+    d = sbxi_json_hex(from[4]);
+    e = sbxi_json_hex(from[5]);
+    code = a << 12 | b << 8 | d << 4 | e;
+    if (from[1] != 'u' || (a | b | d | e) > 15 || (code & 0xf800) == 0xd800)
         return 0;
-    /* A bad digit is -1, which makes all of it negative. */
-    code = sbxi_json_hex(from[2]) * 4096 | sbxi_json_hex(from[3]) * 256 |
-           sbxi_json_hex(from[4]) * 16 | sbxi_json_hex(from[5]);
-    if (code < 0 || (code & 0xf800) == 0xd800)
-        return 0;
-    *to += sbxi_json_encode(*to, (uint32_t)code);
+    if (code < 0x80)
+        *(*to)++ = (char)code;
+    else
+        *to += sbxi_json_encode(*to, code);
     *at += 6;
     return 1;
 }
 
-/* Copies text into scratch, escapes replaced, until there is something else in it, or the data ends,
-   or the scratch may be full. *foreign is set to 1 if some of it may not be ASCII. */
-static void sbxi_json_copy(sbx_json *j, sbxi_json_input *in, int *foreign)
+/* Copies text from at to `to`, escapes replaced, up to stop at most: until there is something else in
+   it. An escape is longer than what it stands for, so that `to` needs no more room than there is up
+   to stop. *foreign is set to 1 if some of it may not be ASCII. */
+SBXI_INLINE void sbxi_json_copy(const char **from, char **into, const char *stop, int *foreign)
 {
-    size_t room = j->cap - j->used, n = (size_t)(in->end - in->at);
-    /* An escape is longer than what it stands for: `to` has room for what there is up to stop. */
-    const char *at = in->at, *stop = at + (n < room ? n : room), *last;
-    char *to = j->scratch + j->used;
+    const char *at = *from, *last;
+    char *to = *into;
     if ((size_t)(stop - at) >= sizeof(sbxi_json_block) + 6) {
         sbxi_json_block seen = SBXI_JSON_NONE, block;
         sbxi_json_mask mask;
+        size_t n;
         last = stop - sizeof(block) - 6; /* up to here, a block and an escape behind it can be read */
         do {
             block = SBXI_JSON_LOAD(at);
@@ -3004,18 +3018,19 @@ static void sbxi_json_copy(sbx_json *j, sbxi_json_input *in, int *foreign)
     }
     for (; at < stop && !sbxi_json_is_special(*at); *to++ = *at++)
         *foreign |= (unsigned char)*at >= 0x80;
-    in->at = at;
-    j->used = (size_t)(to - j->scratch);
+    *from = at;
+    *into = to;
 }
 
 /* One hexadecimal digit of an escape. Surrogates come in pairs, high before low: what cannot become
    one is refused as early as it shows. Returns the problem, or NULL. */
 static const char *sbxi_json_hex_step(sbx_json *j, char c)
 {
-    int digit = sbxi_json_hex(c), place = j->step - SBXI_JSON_HEX;
-    if (digit < 0)
+    uint32_t digit = sbxi_json_hex(c);
+    int place = j->step - SBXI_JSON_HEX;
+    if (digit > 15)
         return "four hexadecimal digits must follow \\u";
-    j->code = j->code << 4 | (uint32_t)digit;
+    j->code = j->code << 4 | digit;
     if (j->high ? (place == 0 && j->code != 0xd) || (place == 1 && j->code < 0xdc)
                 : place == 1 && j->code >= 0xdc && j->code <= 0xdf)
         return "half a surrogate pair stands alone";
@@ -3094,13 +3109,23 @@ static sbx_status sbxi_json_give_part(sbx_json *j, sbx_json_event *event)
     return SBX_OK;
 }
 
+/* Copies text into scratch until there is something else in it, or the data ends, or the scratch may
+   be full. */
+static void sbxi_json_copy_more(sbx_json *j, sbxi_json_input *in, int *foreign)
+{
+    size_t room = j->cap - j->used, n = (size_t)(in->end - in->at);
+    char *to = j->scratch + j->used;
+    sbxi_json_copy(&in->at, &to, in->at + (n < room ? n : room), foreign);
+    j->used = (size_t)(to - j->scratch);
+}
+
 /* Goes on with a text by way of scratch. If it began in this data, at `text`, and has no escapes, it
    is lent from there after all. */
 static sbx_status sbxi_json_copy_text(sbx_json *j, sbxi_json_input *in, const char *text,
                                       int *foreign, sbx_json_event *event)
 {
     for (;;) {
-        size_t n = 0;
+        size_t n;
         int lent;
         if (j->step != SBXI_JSON_PLAIN) {
             sbx_status status = sbxi_json_read_escape(j, in);
@@ -3109,7 +3134,7 @@ static sbx_status sbxi_json_copy_text(sbx_json *j, sbxi_json_input *in, const ch
             if (status != SBX_OK)
                 return status;
         }
-        sbxi_json_copy(j, in, foreign);
+        sbxi_json_copy_more(j, in, foreign);
         lent = text && j->used == (size_t)(in->at - text);
         if (lent && j->used == j->cap) {
             n = sbxi_json_plain(in->at, (size_t)(in->end - in->at), foreign);
@@ -3162,11 +3187,10 @@ static sbx_status sbxi_json_read_text(sbx_json *j, sbxi_json_input *in, const ch
 }
 
 /* Begins a text, at its quote. */
-static sbx_status sbxi_json_begin_text(sbx_json *j, int state, sbxi_json_input *in,
-                                       sbx_json_event *event)
+static sbx_status sbxi_json_begin_text(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
     in->at++;
-    j->state = state;
+    j->state = j->state <= SBXI_JSON_FIRST_VALUE ? SBXI_JSON_IN_STRING : SBXI_JSON_IN_KEY;
     j->step = SBXI_JSON_PLAIN;
     j->used = 0;
     return sbxi_json_read_text(j, in, in->at, event);
@@ -3260,11 +3284,11 @@ static sbx_status sbxi_json_read_word(sbx_json *j, sbxi_json_input *in, sbx_json
 
 /* ---- reader: structure ---- */
 
+/* What is left where a value must come: words, and all that is wrong. */
 static sbx_status sbxi_json_read_value(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
     char c = *in->at;
     switch (c) {
-    case '"': return sbxi_json_begin_text(j, SBXI_JSON_IN_STRING, in, event);
     case '{':
     case '[': return sbxi_json_fail(j, SBX_E_TOO_BIG, "arrays and objects are nested too deep");
     case 't':
@@ -3284,58 +3308,6 @@ static sbx_status sbxi_json_read_value(sbx_json *j, sbxi_json_input *in, sbx_jso
                                    : "a value must stand here");
 }
 
-static int sbxi_json_is_space(char c)
-{
-    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
-}
-
-/* Goes over white space, and the colon or comma that must stand there. SBX_OK: a value or key, or the
-   end of something, begins at in->at < in->end. */
-static sbx_status sbxi_json_read_between(sbx_json *j, sbxi_json_input *in)
-{
-    for (;; in->at++) {
-        if (in->at == in->end)
-            return j->state == SBXI_JSON_COMPLETE ? SBX_END : SBX_AGAIN;
-        if (sbxi_json_is_space(*in->at))
-            continue;
-        if (j->state == SBXI_JSON_COLON && *in->at == ':')
-            j->state = SBXI_JSON_VALUE;
-        else if (j->state == SBXI_JSON_AFTER_VALUE && *in->at == ',')
-            j->state = j->arrays & 1 ? SBXI_JSON_VALUE : SBXI_JSON_NEXT_KEY;
-        else
-            return SBX_OK;
-    }
-}
-
-/* Reads up to the next event, from where no text, number or word has begun. */
-static sbx_status sbxi_json_next(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
-{
-    const char *at;
-    sbx_status status = sbxi_json_read_between(j, in);
-    if (status != SBX_OK)
-        return status;
-    at = sbxi_json_simple(j, in->at, in->end, event);
-    if (at) {
-        in->at = at;
-        return SBX_OK;
-    }
-    switch (j->state) {
-    case SBXI_JSON_VALUE:
-    case SBXI_JSON_FIRST_VALUE: return sbxi_json_read_value(j, in, event);
-    case SBXI_JSON_FIRST_KEY:
-    case SBXI_JSON_NEXT_KEY:
-        if (*in->at == '"')
-            return sbxi_json_begin_text(j, SBXI_JSON_IN_KEY, in, event);
-        return sbxi_json_refuse(j, j->state == SBXI_JSON_FIRST_KEY ? "a key or } must stand here"
-                                                                   : "a key must stand here");
-    case SBXI_JSON_COLON: return sbxi_json_refuse(j, "a colon must follow the key");
-    case SBXI_JSON_AFTER_VALUE:
-        return sbxi_json_refuse(j, j->arrays & 1 ? "a comma or ] must stand here"
-                                                 : "a comma or } must stand here");
-    default: return sbxi_json_refuse(j, "only white space may follow the document");
-    }
-}
-
 /* Goes on with a text, of which a part may have been given. */
 static sbx_status sbxi_json_resume_text(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
@@ -3347,40 +3319,119 @@ static sbx_status sbxi_json_resume_text(sbx_json *j, sbxi_json_input *in, sbx_js
     return sbxi_json_read_text(j, in, NULL, event);
 }
 
-/* Not part of sbx_json_read, so that the simple case need not save registers. */
-#if defined(__GNUC__)
-__attribute__((noinline))
-#endif
-static sbx_status sbxi_json_read_any(sbx_json *j, const char *start, size_t len, size_t *used,
+/* Goes on where no simple event follows, nor a text begins. */
+static sbx_status sbxi_json_read_other(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
+{
+    switch (j->state) {
+    case SBXI_JSON_VALUE:
+    case SBXI_JSON_FIRST_VALUE: return sbxi_json_read_value(j, in, event);
+    case SBXI_JSON_FIRST_KEY: return sbxi_json_refuse(j, "a key or } must stand here");
+    case SBXI_JSON_NEXT_KEY: return sbxi_json_refuse(j, "a key must stand here");
+    case SBXI_JSON_COLON: return sbxi_json_refuse(j, "a colon must follow the key");
+    case SBXI_JSON_AFTER_VALUE:
+        return sbxi_json_refuse(j, j->arrays & 1 ? "a comma or ] must stand here"
+                                                 : "a comma or } must stand here");
+    case SBXI_JSON_COMPLETE:
+        return sbxi_json_refuse(j, "only white space may follow the document");
+    case SBXI_JSON_IN_KEY:
+    case SBXI_JSON_IN_STRING: return sbxi_json_resume_text(j, in, event);
+    case SBXI_JSON_IN_NUMBER: return sbxi_json_read_number(j, in, event);
+    case SBXI_JSON_IN_WORD: return sbxi_json_read_word(j, in, event);
+    default: return j->status;
+    }
+}
+
+static int sbxi_json_is_space(char c)
+{
+    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+
+/* Goes over white space, and the colon or comma that must stand there. */
+static const char *sbxi_json_skip(sbx_json *j, const char *at, const char *end)
+{
+    for (; at < end; at++) {
+        if (sbxi_json_is_space(*at))
+            continue;
+        if (j->state == SBXI_JSON_COLON && *at == ':')
+            j->state = SBXI_JSON_VALUE;
+        else if (j->state == SBXI_JSON_AFTER_VALUE && *at == ',')
+            j->state = j->arrays & 1 ? SBXI_JSON_VALUE : SBXI_JSON_NEXT_KEY;
+        else
+            break;
+    }
+    return at;
+}
+
+SBXI_NOINLINE sbx_status sbxi_json_read_any(sbx_json *j, const char *start, size_t len, size_t *used,
                                      sbx_json_event *event)
 {
     sbxi_json_input in;
-    sbx_status status;
+    sbx_status status = SBX_OK;
     in.at = start;
     in.end = start + len;
     if (j->state <= SBXI_JSON_COMPLETE)
-        status = sbxi_json_next(j, &in, event);
-    else if (j->state <= SBXI_JSON_IN_STRING)
-        status = sbxi_json_resume_text(j, &in, event);
-    else if (j->state == SBXI_JSON_IN_NUMBER)
-        status = sbxi_json_read_number(j, &in, event);
-    else if (j->state == SBXI_JSON_IN_WORD)
-        status = sbxi_json_read_word(j, &in, event);
-    else
-        status = j->status;
+        in.at = sbxi_json_skip(j, start, in.end);
+    if (in.at == in.end && j->state <= SBXI_JSON_COMPLETE) {
+        status = j->state == SBXI_JSON_COMPLETE ? SBX_END : SBX_AGAIN;
+    } else if (j->state <= SBXI_JSON_NEXT_KEY && *in.at == '"') {
+        status = sbxi_json_begin_text(j, &in, event);
+    } else {
+        const char *at = in.at > start ? sbxi_json_simple(j, in.at, in.end, event) : NULL;
+        if (at)
+            in.at = at;
+        else
+            status = sbxi_json_read_other(j, &in, event);
+    }
     *used = (size_t)(in.at - start);
     j->offset += *used;
     return status;
 }
 
+/* The rest tries what is usual at less cost, and leaves the other cases to sbxi_json_read_any, with
+   nothing done. None is inlined into another, so that the simple ones need not save registers. */
+
+/* A text that ends in the data and fits into scratch. */
+SBXI_NOINLINE sbx_status sbxi_json_read_whole_text(sbx_json *j, const char *start, size_t len,
+                                                   size_t *used, sbx_json_event *event)
+{
+    const char *at = start + 1;
+    char *to = j->scratch;
+    size_t n;
+    int foreign = 0;
+    sbxi_json_copy(&at, &to, start + (len <= j->cap ? len : j->cap), &foreign);
+    n = (size_t)(to - j->scratch);
+    if (at == start + len || *at != '"' || (foreign && !j->utf8_checked))
+        return sbxi_json_read_any(j, start, len, used, event);
+    at = sbxi_json_give_text(j, j->state >= SBXI_JSON_FIRST_KEY,
+                             n == (size_t)(at - start) - 1 ? start + 1 : j->scratch, n, at + 1,
+                             start + len, event);
+    *used = (size_t)(at - start);
+    j->offset += *used;
+    return SBX_OK;
+}
+
+SBXI_NOINLINE sbx_status sbxi_json_read_simple(sbx_json *j, const char *start, size_t len,
+                                               size_t *used, sbx_json_event *event)
+{
+    const char *at = sbxi_json_simple(j, start, start + len, event);
+    if (!at)
+        return sbxi_json_read_any(j, start, len, used, event);
+    *used = (size_t)(at - start);
+    j->offset += *used;
+    return SBX_OK;
+}
+
 SBX_API sbx_status sbx_json_read(sbx_json *j, const void *data, size_t len, size_t *used,
                                  sbx_json_event *event)
 {
-    const char *start = len ? (const char *)data : "", *at = NULL;
-    if (len && j->state <= SBXI_JSON_AFTER_VALUE)
-        at = sbxi_json_simple(j, start, start + len, event);
+    const char *start = (const char *)data, *at;
+    if (len == 0)
+        return sbxi_json_read_any(j, "", 0, used, event);
+    if (*start != '"' || j->state > SBXI_JSON_NEXT_KEY)
+        return sbxi_json_read_simple(j, start, len, used, event);
+    at = len > 8 ? sbxi_json_short_text(j, start, start + len, event) : NULL;
     if (!at)
-        return sbxi_json_read_any(j, start, len, used, event);
+        return sbxi_json_read_whole_text(j, start, len, used, event);
     *used = (size_t)(at - start);
     j->offset += *used;
     return SBX_OK;
@@ -3609,8 +3660,8 @@ SBX_API sbx_status sbx_json_writer_finish(sbx_json_writer *w, size_t *len)
 /* url: percent-encoding, the parts of an absolute URL (RFC 3986), parameters of a query.
 
    Promises: no allocation; reads nothing beyond the length it is given. What sbx_url_parse lets
-   through has no character that could end a request line or a header, so its parts can be written to
-   the wire as they are. Calls text. */
+   through has no character that could end a request line or a header, so its parts can be written
+   to the wire as they are. Calls text. */
 
 /* The value of a hexadecimal digit, -1 if it is none. */
 static int sbxi_url_digit(char c)
@@ -3891,10 +3942,11 @@ SBX_API sbx_status sbx_url_parse(const char *text, size_t len, sbx_url *url, con
 
 /* http1: reads HTTP/1.1 messages (RFC 9112), responses as a client and requests as a server.
 
-   Promises: strict wherever two readers could disagree about where a message ends. Lines end in
-   CR LF only: the RFC lets a reader take a bare LF, but nobody needs that who speaks HTTP/1.1. The
-   outcome does not depend on how the bytes are cut. A line that lies whole in the input is read where it lies,
-   other lines are put together in scratch, and a body is never copied. Calls text and url. */
+   Promises: strict wherever two readers could disagree about where a message ends. Lines end in CR
+   LF only: the RFC lets a reader take a bare LF, but nobody needs that who speaks HTTP/1.1. The
+   outcome does not depend on how the bytes are cut. A line that lies whole in the input is read
+   where it lies, other lines are put together in scratch, and a body is never copied. Calls text
+   and url. */
 
 /* Headers are the hot path. Without this they are read byte by byte, at about twice the cost. */
 #if defined(SBXI_SIMD) && defined(__SSE2__) && defined(__GNUC__)
@@ -4014,8 +4066,8 @@ SBX_API int sbx_http1_has_token(const char *value, size_t len, const char *token
     return 0;
 }
 
-/* 1 if name, a valid one of len >= 8 bytes, is lower, which is in small letters. Of what can stand in a
-   name, setting this bit changes capital letters alone, and "^", which becomes "~". */
+/* 1 if name, a valid one of len >= 8 bytes, is lower, which is in small letters. Of what can stand
+   in a name, setting this bit changes capital letters alone, and "^", which becomes "~". */
 static int sbxi_http1_is(const char *name, const char *lower, size_t len)
 {
     size_t at = 0;
@@ -4114,7 +4166,7 @@ static sbx_status sbxi_http1_request_line(sbx_http1 *h, const char *line, size_t
                                           sbx_http1_event *event)
 {
     size_t method = sbxi_http1_token_len(line, n), i;
-    if (method == 0 || method == n || line[method] != ' ')
+    if (line[method] != ' ')
         return sbxi_http1_refuse(h, "the method has a character that does not belong there");
     if (n < method + 11 || memcmp(line + n - 9, " HTTP/1.", 8) != 0 ||
         (line[n - 1] != '0' && line[n - 1] != '1'))
@@ -4288,9 +4340,9 @@ static const char *sbxi_http1_quick_value(const char *p, const char *last)
     return p;
 }
 
-/* The same for a header that lies in data. Nearly all do: so this one does not look for the line's end
-   first, and takes 16 bytes at a time where it can. len is at least 16. Returns the header's length; 0
-   if it is not complete or not valid. */
+/* The same for a header that lies in data. Nearly all do: so this one does not look for the line's
+   end first, and takes 16 bytes at a time where it can. len is at least 16. Returns the header's
+   length; 0 if it is not complete or not valid. */
 static size_t sbxi_http1_quick_field(const char *data, size_t len, sbx_http1_event *event)
 {
     const char *stop = data + len, *last = stop - 16;
@@ -4599,9 +4651,9 @@ SBX_API size_t sbx_http1_chunk(char *out, size_t len)
 
 /* websocket: the frames of RFC 6455, without extensions, for both ends of a connection.
 
-   Promises: never allocates; payload is lent where it lies, unmasked in place, and only the payload of
-   a control frame that comes in pieces is copied. A bad header is refused at the byte that makes it
-   bad, bad text likewise; control frames are judged when they are complete. May call: text. */
+   Promises: never allocates; payload is lent where it lies, unmasked in place, and only the payload
+   of a control frame that comes in pieces is copied. Bad text is refused at the first byte that is
+   wrong, a bad header too; the payload of a close frame when it is complete. May call: text. */
 
 #ifndef SBX_NO_WEBSOCKET
 
@@ -4699,7 +4751,7 @@ static sbx_status sbxi_ws_begin(sbx_ws *ws, const unsigned char *head, size_t ha
     return SBX_OK;
 }
 
-/* Takes a header, from the bytes themselves if they hold all of it, else piece by piece from ws->head.
+/* Takes a header, from the bytes themselves if they hold all of it, else collected in ws->head.
    SBX_AGAIN: it is not complete yet. */
 static sbx_status sbxi_ws_head(sbx_ws *ws, const unsigned char *p, size_t len, size_t *at)
 {
@@ -4756,8 +4808,8 @@ static sbx_status sbxi_ws_close(sbx_ws *ws, sbx_ws_event *event)
     return SBX_OK;
 }
 
-/* Takes what is there of a control frame's payload, and gives the frame once it is complete: lent from
-   the bytes at hand if they hold all of it, else from ws->control. */
+/* Takes what is there of a control frame's payload, and gives the frame once it is complete: lent
+   from the bytes at hand if they hold all of it, else from ws->control. */
 static sbx_status sbxi_ws_control(sbx_ws *ws, unsigned char *p, size_t len, size_t *at,
                                   sbx_ws_event *event)
 {
@@ -4940,10 +4992,10 @@ SBX_API void sbx_ws_accept(const char *key, size_t len, char out[29])
 
 /* multipart: reads multipart/form-data (RFC 7578, RFC 2046) as it comes, writes a body of one part.
 
-   Promises: what a part holds is lent from the input and never copied, but for bytes that looked like
-   the start of a boundary at a cut: they are equal to the boundary's own, and lent from there. Only a
-   part's headers are kept, up to a limit. The outcome does not depend on how the bytes are cut. Calls
-   text, url and http1. */
+   Promises: what a part holds is lent from the input and never copied, but for bytes that looked
+   like the start of a boundary at a cut: they are equal to the boundary's own, and lent from there.
+   Only a part's headers are kept, up to a limit. The outcome does not depend on how the bytes are
+   cut. Calls text, url and http1. */
 
 enum {
     SBXI_MULTIPART_DATA,    /* of a part, or what comes before the first */
@@ -4969,8 +5021,8 @@ static sbx_status sbxi_multipart_refuse(sbx_multipart *m, const char *problem)
 
 /* ---- headers ---- */
 
-/* Takes the next of the parameters "; name=value; name="value"" at text[*at]. 1: there is one, 0: there
-   is none left, -1: this is something else. */
+/* Takes the next of the parameters "; name=value; name="value"" at text[*at]. 1: there is one, 0:
+   there is none left, -1: this is something else. */
 static int sbxi_multipart_next(const char *text, size_t len, size_t *at,
                                sbxi_multipart_parameter *parameter)
 {
@@ -5099,7 +5151,7 @@ static sbx_status sbxi_multipart_head(sbx_multipart *m, const char *data, size_t
 /* Where the first delimiter starts from pos on, or what may become one behind the end of data. */
 static size_t sbxi_multipart_find(const sbx_multipart *m, const char *data, size_t len, size_t pos)
 {
-    while (pos < len) {
+    for (;;) {
         const char *cr = (const char *)memchr(data + pos, '\r', len - pos);
         size_t left;
         if (!cr)
@@ -5107,13 +5159,12 @@ static size_t sbxi_multipart_find(const sbx_multipart *m, const char *data, size
         left = len - (size_t)(cr - data);
         if (memcmp(cr, m->delimiter, left < m->delimiter_len ? left : m->delimiter_len) == 0)
             return (size_t)(cr - data);
-        pos = (size_t)(cr - data) + 1;
+        pos = (size_t)(cr - data) + 1; /* not beyond the end: a CR that stands last is a match */
     }
-    return len;
 }
 
-/* The n bytes of the delimiter that were taken were data. What comes before the first part is skipped:
-   SBX_AGAIN then. */
+/* The n bytes of the delimiter that were taken were data. What comes before the first part is
+   skipped: SBX_AGAIN then. */
 static sbx_status sbxi_multipart_replay(sbx_multipart *m, size_t n, sbx_multipart_event *event)
 {
     const char *data = m->delimiter + m->assumed;
@@ -5169,15 +5220,16 @@ static sbx_status sbxi_multipart_divide(sbx_multipart *m, int state, sbx_multipa
 }
 
 /* One byte behind a delimiter, which is followed by "--" or by white space and CR LF. Anything else
-   that is glued to it makes it the data that it was; but white space and then something else, no
-   reader should have to guess about. */
+   that is glued to it makes it the data that it was. But what else follows white space, or a line
+   that ends in LF, no reader should have to guess about. */
 static sbx_status sbxi_multipart_after(sbx_multipart *m, const char *data, size_t *pos,
                                        sbx_multipart_event *event)
 {
     char c = data[*pos];
     if (m->state == SBXI_MULTIPART_DASH && c != '-')
         return sbxi_multipart_replay(m, m->delimiter_len + 1, event);
-    if (m->state == SBXI_MULTIPART_AFTER && c != '-' && c != '\r' && !sbxi_http1_is_space(c))
+    if (m->state == SBXI_MULTIPART_AFTER && c != '-' && c != '\r' && c != '\n' &&
+        !sbxi_http1_is_space(c))
         return sbxi_multipart_replay(m, m->delimiter_len, event);
     (*pos)++;
     switch (m->state) {
@@ -6088,6 +6140,7 @@ static void sbxi_exchange_response_header(sbxi_exchange *x, const sbx_http1_even
 static sbx_status sbxi_exchange_body(sbxi_exchange *x, const sbx_http1_event *e, sbx_error *err)
 {
     int success = x->status >= 200 && x->status < 300;
+    size_t enough = x->upgrade_key ? SBXI_MAX_UPGRADE_BODY : SBXI_MAX_ERROR_BODY;
     sbx_status st;
     if (success && x->sink) {
         x->sink_used = 1;
@@ -6095,10 +6148,9 @@ static sbx_status sbxi_exchange_body(sbxi_exchange *x, const sbx_http1_event *e,
             return sbxi_fail(err, SBX_E_ABORTED, "the sink callback ended the transfer");
         return sbxi_exchange_moved(x, e->len, x->content_length, 0, err);
     }
-    if (!success && e->len > SBXI_MAX_ERROR_BODY - sbxi_buffer_len(&x->answer)) {
+    if (!success && e->len > enough - sbxi_buffer_len(&x->answer)) {
         /* Enough to know what is wrong; the rest is not waited for. */
-        st = sbxi_buffer_append(&x->answer, e->data,
-                                SBXI_MAX_ERROR_BODY - sbxi_buffer_len(&x->answer));
+        st = sbxi_buffer_append(&x->answer, e->data, enough - sbxi_buffer_len(&x->answer));
         return st == SBX_OK ? SBX_END : sbxi_fail_memory(err);
     }
     if (e->len > x->max_answer - sbxi_buffer_len(&x->answer))
@@ -6749,13 +6801,18 @@ typedef struct sbxi_record {
     int inner_field_count;
 } sbxi_record;
 
-static void sbxi_text_defaults(char *item, const sbxi_field *fields, int count)
+/* What an absent member means: no text, the number -1. */
+static void sbxi_field_defaults(char *item, const sbxi_field *fields, int count)
 {
     static const char *const empty = "";
+    static const int none = -1;
     int i;
-    for (i = 0; i < count; i++)
-        if (fields[i].kind != SBXI_INT)
+    for (i = 0; i < count; i++) {
+        if (fields[i].kind == SBXI_INT)
+            memcpy(item + fields[i].offset, &none, sizeof(none));
+        else
             memcpy(item + fields[i].offset, &empty, sizeof(empty));
+    }
 }
 
 /* What follows prefix in path, without the point between; NULL if path lies elsewhere. */
@@ -6824,7 +6881,7 @@ static void sbxi_filling_begin(sbxi_filling *f, int inside)
     if (!inside) {
         f->own = 0;
         if (f->items)
-            sbxi_text_defaults(f->items + f->count * r->size, r->fields, r->field_count);
+            sbxi_field_defaults(f->items + f->count * r->size, r->fields, r->field_count);
         f->count++;
     } else if (f->count) {
         f->own++;
@@ -6832,7 +6889,7 @@ static void sbxi_filling_begin(sbxi_filling *f, int inside)
         if (f->items) {
             char *item = f->items + (f->count - 1) * r->size;
             const char *first = f->inner + (f->inner_count - f->own) * r->inner_size;
-            sbxi_text_defaults(f->inner + (f->inner_count - 1) * r->inner_size, r->inner_fields,
+            sbxi_field_defaults(f->inner + (f->inner_count - 1) * r->inner_size, r->inner_fields,
                                r->inner_field_count);
             memcpy(item + r->inner_offset, &first, sizeof(first));
             memcpy(item + r->inner_count_offset, &f->own, sizeof(f->own));
@@ -7235,28 +7292,44 @@ static int sbxi_has_control(const char *text)
     return 0;
 }
 
-/* A required name or path: what a URL's segment or query may hold. */
-static sbx_status sbxi_check_name(const char *field, const char *text, sbx_error *err)
+static sbx_status sbxi_check_utf8(const char *field, const char *text, sbx_error *err)
 {
     sbx_utf8 utf8 = {0};
-    if (!text || !*text)
-        return sbxi_fail_argument(err, field, "is required and must not be empty");
-    if (sbxi_has_control(text))
-        return sbxi_fail_argument(err, field, "must not hold control characters");
     if (!sbx_utf8_check(&utf8, text, strlen(text)) || utf8.state != 0)
         return sbxi_fail_argument(err, field, "must be UTF-8");
     return SBX_OK;
 }
 
-/* What a call cannot do without: a client (or what it made), and where its results go. */
-static sbx_status sbxi_check_results(const void *client, const void *out, const void *op, sbx_error *err)
+/* A required name or path: what a URL's segment or query may hold. */
+static sbx_status sbxi_check_name(const char *field, const char *text, sbx_error *err)
+{
+    if (!text || !*text)
+        return sbxi_fail_argument(err, field, "is required and must not be empty");
+    if (sbxi_has_control(text))
+        return sbxi_fail_argument(err, field, "must not hold control characters");
+    return sbxi_check_utf8(field, text, err);
+}
+
+/* What a call cannot do without: a client (or what it made), and a pointer where its result goes, of
+   whatever type, which is set to NULL. */
+static sbx_status sbxi_check_out(const void *client, void *out, sbx_error *err)
 {
     sbxi_error_clear(err);
+    if (out)
+        memset(out, 0, sizeof(void *));
     if (!client)
         return sbxi_fail_argument(err, "client", "(or what stands in its place) is NULL");
-    if (!out || !op)
-        return sbxi_fail_argument(err, "out", "or op is NULL: there is no place for the result");
+    if (!out)
+        return sbxi_fail_argument(err, "out", "is NULL: there is no place for the result");
     return SBX_OK;
+}
+
+/* The same for a call that makes an operation. */
+static sbx_status sbxi_check_start(const void *client, void *out, sbx_op **op, sbx_error *err)
+{
+    sbx_status st = sbxi_check_out(client, op, err);
+    sbx_status other = sbxi_check_out(client, out, st == SBX_OK ? err : NULL);
+    return st == SBX_OK ? other : st;
 }
 
 /* An optional time: 0 for the default, SBX_NONE, or milliseconds. */
@@ -7577,12 +7650,10 @@ SBX_API sbx_status sbx_template_create_start(sbx_client *client,
                                              sbx_template **out, sbx_op **op, sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st = sbxi_check_results(client, out, op, err);
+    sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
     st = sbxi_template_check(options, err);
-    *op = NULL;
-    *out = NULL;
     if (st == SBX_OK)
         st = sbxi_control_new(client, "POST", "/templates", NULL, "", &options->call, &r, err);
     if (st != SBX_OK)
@@ -7608,10 +7679,9 @@ SBX_API sbx_status sbx_template_get_start(sbx_client *client, const char *name,
                                           const sbx_call *call, sbx_template **out, sbx_op **op,
                                           sbx_error *err)
 {
-    sbx_status st = sbxi_check_results(client, out, op, err);
+    sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    *out = NULL;
     return sbxi_control_start(client, SBXI_GET, "/templates/", name, "", call,
                               "template", sbxi_template_done, out, op, err);
 }
@@ -7626,10 +7696,9 @@ SBX_API sbx_status sbx_template_get(sbx_client *client, const char *name, const 
 SBX_API sbx_status sbx_template_list_start(sbx_client *client, const sbx_call *call,
                                            sbx_templates **out, sbx_op **op, sbx_error *err)
 {
-    sbx_status st = sbxi_check_results(client, out, op, err);
+    sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    *out = NULL;
     return sbxi_control_start(client, SBXI_LIST, "/templates", NULL, "", call,
                               "template", sbxi_templates_done, out, op, err);
 }
@@ -7644,7 +7713,7 @@ SBX_API sbx_status sbx_template_list(sbx_client *client, const sbx_call *call, s
 SBX_API sbx_status sbx_template_delete_start(sbx_client *client, const char *name,
                                              const sbx_call *call, sbx_op **op, sbx_error *err)
 {
-    sbx_status st = sbxi_check_results(client, op, op, err);
+    sbx_status st = sbxi_check_start(client, op, op, err);
     if (st != SBX_OK)
         return st;
     return sbxi_control_start(client, SBXI_DELETE, "/templates/", name, "", call,
@@ -7811,12 +7880,10 @@ SBX_API sbx_status sbx_sandbox_create_start(sbx_client *client, const sbx_sandbo
 {
     sbx_sandbox_options o;
     sbxi_request *r;
-    sbx_status st = sbxi_check_results(client, out, op, err);
+    sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
     st = sbxi_sandbox_defaults(options, &o, err);
-    *op = NULL;
-    *out = NULL;
     if (st == SBX_OK)
         st = sbxi_control_new(client, "POST", "/boxes", NULL, "", &o.call, &r, err);
     if (st != SBX_OK)
@@ -7842,10 +7909,9 @@ SBX_API sbx_status sbx_sandbox_create(sbx_client *client, const sbx_sandbox_opti
 SBX_API sbx_status sbx_sandbox_get_start(sbx_client *client, const char *name, const sbx_call *call,
                                          sbx_sandbox **out, sbx_op **op, sbx_error *err)
 {
-    sbx_status st = sbxi_check_results(client, out, op, err);
+    sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    *out = NULL;
     return sbxi_control_start(client, SBXI_GET, "/boxes/", name, "", call,
                               "sandbox", sbxi_sandbox_done, out, op, err);
 }
@@ -7860,10 +7926,9 @@ SBX_API sbx_status sbx_sandbox_get(sbx_client *client, const char *name, const s
 SBX_API sbx_status sbx_sandbox_list_start(sbx_client *client, const sbx_call *call,
                                           sbx_sandboxes **out, sbx_op **op, sbx_error *err)
 {
-    sbx_status st = sbxi_check_results(client, out, op, err);
+    sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    *out = NULL;
     return sbxi_control_start(client, SBXI_LIST, "/boxes", NULL, "", call,
                               "sandbox", sbxi_sandboxes_done, out, op, err);
 }
@@ -7878,7 +7943,7 @@ SBX_API sbx_status sbx_sandbox_list(sbx_client *client, const sbx_call *call, sb
 SBX_API sbx_status sbx_sandbox_delete_start(sbx_client *client, const char *name,
                                             const sbx_call *call, sbx_op **op, sbx_error *err)
 {
-    sbx_status st = sbxi_check_results(client, op, op, err);
+    sbx_status st = sbxi_check_start(client, op, op, err);
     if (st != SBX_OK)
         return st;
     return sbxi_control_start(client, SBXI_DELETE, "/boxes/", name, "", call,
@@ -7896,10 +7961,9 @@ SBX_API sbx_status sbx_sandbox_get_status_start(sbx_client *client, const char *
                                                 const sbx_call *call, sbx_sandbox_status **out,
                                                 sbx_op **op, sbx_error *err)
 {
-    sbx_status st = sbxi_check_results(client, out, op, err);
+    sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    *out = NULL;
     return sbxi_control_start(client, SBXI_GET, "/boxes/", name, "/status", call,
                               "sandbox", sbxi_status_done, out, op, err);
 }
@@ -7968,15 +8032,13 @@ SBX_API sbx_status sbx_sandbox_wait_start(sbx_client *client, const char *name,
     sbxi_request *r;
     sbxi_waiting *waiting;
     sbx_wait_options o;
-    sbx_status st = sbxi_check_results(client, out, op, err);
+    sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
     st = sbxi_check_name("name", name, err);
     memset(&o, 0, sizeof(o));
     if (options)
         o = *options;
-    *out = NULL;
-    *op = NULL;
     if (st == SBX_OK)
         st = sbxi_check_time("ready_timeout_ms", o.ready_timeout_ms, err);
     if (st == SBX_OK && o.poll_interval_ms < 0)
@@ -8085,10 +8147,9 @@ SBX_API sbx_status sbx_write_start(const sbx_sandbox *sandbox, const char *path,
                                    sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st = sbxi_check_results(sandbox, op, op, err);
+    sbx_status st = sbxi_check_start(sandbox, op, op, err);
     if (st != SBX_OK)
         return st;
-    *op = NULL;
     if (!data && len)
         return sbxi_fail_argument(err, "data", "is NULL, but len is not 0");
     st = sbxi_write_new(sandbox, path, options, &r, err);
@@ -8113,10 +8174,9 @@ SBX_API sbx_status sbx_write_from_start(const sbx_sandbox *sandbox, const char *
                                         sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st = sbxi_check_results(sandbox, op, op, err);
+    sbx_status st = sbxi_check_start(sandbox, op, op, err);
     if (st != SBX_OK)
         return st;
-    *op = NULL;
     if (!source)
         return sbxi_fail_argument(err, "source", "is required");
     if (size < SBX_NONE || size > INT64_MAX / 2)
@@ -8171,12 +8231,10 @@ SBX_API sbx_status sbx_read_start(const sbx_sandbox *sandbox, const char *path,
                                   sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st = sbxi_check_results(sandbox, out, op, err);
+    sbx_status st = sbxi_check_start(sandbox, out, op, err);
     if (st != SBX_OK)
         return st;
     st = sbxi_read_new(sandbox, path, options, &r, err);
-    *out = NULL;
-    *op = NULL;
     if (st != SBX_OK)
         return st;
     r->done = sbxi_read_done;
@@ -8197,10 +8255,9 @@ SBX_API sbx_status sbx_read_to_start(const sbx_sandbox *sandbox, const char *pat
                                      sbx_op **op, sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st = sbxi_check_results(sandbox, op, op, err);
+    sbx_status st = sbxi_check_start(sandbox, op, op, err);
     if (st != SBX_OK)
         return st;
-    *op = NULL;
     if (!sink)
         return sbxi_fail_argument(err, "sink", "is required");
     st = sbxi_read_new(sandbox, path, options, &r, err);
@@ -8267,7 +8324,9 @@ static sbx_status sbxi_run_defaults(const char *command, const sbx_run_options *
     run->command = command;
     if (!command || !*command)
         return sbxi_fail_argument(err, "command", "is required and must not be empty");
-    st = sbxi_check_time("timeout_ms", run->o.timeout_ms, err);
+    st = sbxi_check_utf8("command", command, err);
+    if (st == SBX_OK)
+        st = sbxi_check_time("timeout_ms", run->o.timeout_ms, err);
     if (st == SBX_OK)
         st = sbxi_check_time("idle_timeout_ms", run->o.idle_timeout_ms, err);
     if (st == SBX_OK)
@@ -8276,9 +8335,12 @@ static sbx_status sbxi_run_defaults(const char *command, const sbx_run_options *
         st = sbxi_check_name("cwd", run->o.cwd, err);
     if (st == SBX_OK && run->o.shell)
         st = sbxi_check_name("shell", run->o.shell, err);
-    for (i = 0; st == SBX_OK && run->o.env && run->o.env[i]; i++)
+    for (i = 0; st == SBX_OK && run->o.env && run->o.env[i]; i++) {
         if (strchr(run->o.env[i], '=') == NULL || run->o.env[i][0] == '=')
             st = sbxi_fail_argument(err, "env", "must hold \"NAME=value\" texts");
+        else
+            st = sbxi_check_utf8("env", run->o.env[i], err);
+    }
     if (!run->o.timeout_ms)
         run->o.timeout_ms = SBXI_RUN_TIMEOUT;
     if (!run->o.idle_timeout_ms)
@@ -8355,11 +8417,9 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
 {
     sbxi_run run;
     sbxi_request *r = NULL;
-    sbx_status st = sbxi_check_results(sandbox, out, op, err);
+    sbx_status st = sbxi_check_start(sandbox, out, op, err);
     if (st != SBX_OK)
         return st;
-    *op = NULL;
-    *out = NULL;
     st = sbxi_check_sandbox(sandbox, err);
     if (st == SBX_OK)
         st = sbxi_run_defaults(command, options, &run, err);
@@ -8430,8 +8490,10 @@ struct sbx_command {
     int64_t pid;
     int sent, started; /* execute has left; the service has answered it */
     int failures;
-    int busy; /* there may be more to do without waiting */
-    int64_t budget_end, wake, reload_at;
+    int reattaching; /* this connection began with reconnect */
+    int busy;        /* there may be more to do without waiting */
+    int64_t budget_end; /* when the attempts to connect must have succeeded; 0: one has */
+    int64_t wake, reload_at;
     int64_t ping_at, heard_at; /* the next ping; when anything last arrived */
     int64_t pinged_at;         /* the first ping without an answer; 0: none */
 
@@ -8450,6 +8512,7 @@ struct sbx_command {
     int own_deadline;  /* the caller named none for the call */
     int handle;        /* in the caller's hands: stops at each chunk */
     sbx_chunk chunk;   /* len 0: none */
+    int given;         /* the caller has seen the chunk */
     int exit_code, taken;
     sbx_result **out; /* of sbx_run */
 };
@@ -8509,7 +8572,7 @@ static sbx_status sbxi_command_lost(sbx_command *c, int at_once)
     int64_t now = sbxi_now(c->op.client), delay;
     sbx_error *err = &c->op.error;
     sbxi_exchange_drop(&c->exchange);
-    if (c->failures == 0)
+    if (c->budget_end == 0)
         c->budget_end = sbxi_after(now, SBXI_BUDGET_MS);
     c->failures++;
     delay = (int64_t)500 << (c->failures < 5 ? c->failures - 1 : 4);
@@ -8546,13 +8609,6 @@ static sbx_status sbxi_command_broken(sbx_command *c, const char *why)
     return sbxi_command_lost(c, 0);
 }
 
-/* The peer broke the protocol: to try again would change nothing. */
-static sbx_status sbxi_command_violation(sbx_command *c, sbx_status st, const char *problem)
-{
-    return sbxi_fail(&c->op.error, st, "%s port %d broke the protocol of command streams: %s",
-                     c->exchange.to.host, (int)c->exchange.to.port, problem ? problem : "");
-}
-
 /* ---- sending ---- */
 
 /* Queues a frame. */
@@ -8584,6 +8640,7 @@ static sbx_status sbxi_command_hello(sbx_command *c)
     char *json;
     size_t size;
     sbx_status st;
+    c->reattaching = c->started;
     if (!c->started) {
         if (!c->sent && c->timeout_ms >= 0 && c->own_deadline) {
             c->op.limit_ms = sbxi_after(SBXI_GRACE_MS, c->timeout_ms);
@@ -8601,15 +8658,23 @@ static sbx_status sbxi_command_hello(sbx_command *c)
 }
 
 /* Says goodbye as far as that goes without waiting, and lets go of the connection. */
-static void sbxi_command_goodbye(sbx_command *c)
+static void sbxi_command_goodbye(sbx_command *c, int code)
 {
     unsigned char payload[125];
     sbxi_connection *connection = c->exchange.connection;
     if (connection && c->state == SBXI_COMMAND_STREAM && !connection->ended) {
-        if (sbxi_command_frame(c, SBX_WS_CLOSE, payload, sbx_ws_close_payload(payload, 1000, "")) == SBX_OK)
+        if (sbxi_command_frame(c, SBX_WS_CLOSE, payload, sbx_ws_close_payload(payload, code, "")) == SBX_OK)
             (void)sbxi_connection_flush(connection, NULL);
     }
     sbxi_exchange_drop(&c->exchange);
+}
+
+/* The peer broke the protocol: to try again would change nothing. */
+static sbx_status sbxi_command_violation(sbx_command *c, sbx_status st, int code, const char *problem)
+{
+    sbxi_command_goodbye(c, code);
+    return sbxi_fail(&c->op.error, st, "%s port %d broke the protocol of command streams: %s",
+                     c->exchange.to.host, (int)c->exchange.to.port, problem ? problem : "");
 }
 
 /* ---- the upgrade ---- */
@@ -8653,8 +8718,8 @@ static sbx_status sbxi_command_upgraded(sbx_command *c)
         return st;
     }
     if (x->upgrade_ok != 3 || !x->accept_ok || x->protocol_offered)
-        return sbxi_command_violation(c, SBX_E_PROTOCOL, "the WebSocket handshake was not accepted "
-                                                         "as RFC 6455 says");
+        return sbxi_command_violation(c, SBX_E_PROTOCOL, 1002, "the WebSocket handshake was not "
+                                                               "accepted as RFC 6455 says");
     sbx_ws_init(&c->ws, SBX_WS_CLIENT, c->op.client->max_message);
     sbxi_buffer_consume(&c->message, sbxi_buffer_len(&c->message));
     c->state = SBXI_COMMAND_STREAM;
@@ -8681,7 +8746,7 @@ typedef struct sbxi_message {
     const char *data, *id, *error_type, *error;
     size_t data_len, id_len, error_type_len, error_len;
     int64_t offset, pid, exit_code;
-    int has_offset;
+    int has_offset, wrong; /* wrong: a known member is not of its type */
 } sbxi_message;
 
 /* A word of the protocol. Lengths stand beside the text since each message is compared with several. */
@@ -8752,18 +8817,32 @@ static void sbxi_message_text(sbxi_message *m, sbxi_message_key key, sbx_json *j
 
 static void sbxi_message_integer(sbxi_message *m, sbxi_message_key key, int64_t value)
 {
-    if (key == SBXI_KEY_OFFSET && value >= 0) {
+    if (key == SBXI_KEY_OFFSET) {
         m->offset = value;
         m->has_offset = 1;
+        m->wrong |= value < 0;
     } else if (key == SBXI_KEY_PID) {
         m->pid = value;
     } else if (key == SBXI_KEY_EXIT_CODE) {
         m->exit_code = value;
+        m->wrong |= value < INT_MIN || value > INT_MAX;
     }
 }
 
-/* Reads a whole message. Members of an unexpected type count as absent. utf8_checked says that the
-   WebSocket codec has checked the text already. */
+/* The value of a member of the message. null counts as absent. */
+static void sbxi_message_member(sbxi_message *m, sbxi_message_key key, sbx_json *j,
+                                const sbx_json_event *e)
+{
+    int integer = key == SBXI_KEY_OFFSET || key == SBXI_KEY_PID || key == SBXI_KEY_EXIT_CODE;
+    if (e->type == SBX_JSON_STRING && !integer && !e->partial)
+        sbxi_message_text(m, key, j, e);
+    else if (e->type == SBX_JSON_INTEGER && integer)
+        sbxi_message_integer(m, key, e->integer);
+    else if (e->type != SBX_JSON_NULL && key != SBXI_KEY_OTHER)
+        m->wrong = 1;
+}
+
+/* Reads a whole message. utf8_checked says that the WebSocket codec has checked the text already. */
 static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len, int utf8_checked,
                                     sbxi_message *m)
 {
@@ -8792,14 +8871,23 @@ static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len
                       ? SBXI_KEY_OTHER
                       : (sbxi_message_key)sbxi_word_of(sbxi_message_keys,
                                                        SBXI_COUNT(sbxi_message_keys), e.text, e.len);
-        else if (e.type == SBX_JSON_STRING && e.depth == 1 && !e.partial)
-            sbxi_message_text(m, key, &j, &e);
-        else if (e.type == SBX_JSON_INTEGER && e.depth == 1)
-            sbxi_message_integer(m, key, e.integer);
+        else if (e.depth == 1 && e.type != SBX_JSON_OBJECT_END && e.type != SBX_JSON_ARRAY_END)
+            sbxi_message_member(m, key, &j, &e);
+        else if (e.depth == 0 && e.type != SBX_JSON_OBJECT && e.type != SBX_JSON_OBJECT_END)
+            return sbxi_command_violation(c, SBX_E_PROTOCOL, 1007, "a message is not an object");
     }
+    if (st == SBX_END && m->wrong && m->type != SBXI_MESSAGE_OTHER)
+        return sbxi_command_violation(c, SBX_E_PROTOCOL, 1007, "a member of a message has the wrong type");
     if (st == SBX_END)
         return SBX_OK;
-    return sbxi_command_violation(c, st, j.problem ? j.problem : "a message is not complete JSON");
+    return sbxi_command_violation(c, st, 1007, j.problem ? j.problem : "a message is not complete JSON");
+}
+
+/* The service has shown that the command is attached. */
+static void sbxi_command_alive(sbx_command *c)
+{
+    c->failures = 0;
+    c->budget_end = 0;
 }
 
 /* Output has arrived: drops what is known already, counts what is missing, gives the rest. */
@@ -8810,7 +8898,7 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
     uint64_t offset = m->has_offset ? (uint64_t)m->offset : o->next, lost = 0;
     const char *data = m->data;
     size_t len = m->data ? m->data_len : 0;
-    c->failures = 0;
+    sbxi_command_alive(c);
     if (offset < o->next) {
         uint64_t known = o->next - offset;
         if (known >= len)
@@ -8841,6 +8929,7 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
         c->chunk.len = len;
         c->chunk.offset = offset;
         c->chunk.lost = lost;
+        c->given = 0;
     }
     return SBX_OK;
 }
@@ -8860,7 +8949,7 @@ static sbx_status sbxi_command_error(sbx_command *c, const sbxi_message *m)
     else
         (void)sbxi_fail(err, SBX_E_OPERATION, "%s%s%s", *text ? text : "the service reported ",
                         *text ? "" : type, gone ? " (the service does not know the command any more)" : "");
-    err->operation = gone && c->started ? "reconnect" : "command";
+    err->operation = gone && c->reattaching ? "reconnect" : "command";
     sbxi_copy(err->error_type, sizeof(err->error_type), type, strlen(type));
     return err->status;
 }
@@ -8876,7 +8965,7 @@ static sbx_status sbxi_command_started(sbx_command *c, const sbxi_message *m)
         return SBX_OK;
     }
     c->started = 1;
-    c->failures = 0;
+    sbxi_command_alive(c);
     if (m->pid > 0)
         c->pid = m->pid;
     return SBX_OK;
@@ -8895,8 +8984,8 @@ static sbx_status sbxi_command_message(sbx_command *c, const char *data, size_t 
     case SBXI_MESSAGE_STDERR:
         return sbxi_command_output(c, &m);
     case SBXI_MESSAGE_EXIT:
-        c->exit_code = m.exit_code < INT_MIN || m.exit_code > INT_MAX ? -1 : (int)m.exit_code;
-        sbxi_command_goodbye(c);
+        c->exit_code = (int)m.exit_code;
+        sbxi_command_goodbye(c, 1000);
         c->state = SBXI_COMMAND_EXITED;
         return SBX_OK;
     case SBXI_MESSAGE_ERROR:
@@ -8926,7 +9015,7 @@ static sbx_status sbxi_command_event(sbx_command *c, const sbx_ws_event *e)
                         "%s port %d: %s before the command's end", c->exchange.to.host,
                         (int)c->exchange.to.port, why);
         c->op.error.close_code = e->close_code;
-        sbxi_command_goodbye(c);
+        sbxi_command_goodbye(c, e->close_code == 1005 ? 1000 : e->close_code);
         return sbxi_command_lost(c, e->close_code == 1001);
     default:
         if (e->first)
@@ -8953,8 +9042,13 @@ static sbx_status sbxi_command_receive(sbx_command *c, int64_t now)
     sbxi_buffer_consume(&connection->in, used);
     if (st == SBX_OK)
         return sbxi_command_event(c, &e);
+    if (st == SBX_E_TOO_BIG) {
+        sbxi_command_goodbye(c, c->ws.close_code);
+        return sbxi_fail(&c->op.error, st, "the service sent a message of more than %l bytes "
+                                           "(sbx_config.max_message)", (int64_t)c->op.client->max_message);
+    }
     if (st != SBX_AGAIN)
-        return sbxi_command_violation(c, st < 0 ? st : SBX_E_PROTOCOL, c->ws.problem);
+        return sbxi_command_violation(c, st < 0 ? st : SBX_E_PROTOCOL, c->ws.close_code, c->ws.problem);
     st = sbxi_connection_fill(connection, &c->op.error);
     if (st == SBX_END)
         return sbxi_command_broken(c, "the connection ended before the command did");
@@ -9087,8 +9181,9 @@ static sbx_status sbxi_command_step(sbx_op *op)
     c->busy = 0;
     for (i = 0; i < 8; i++) {
         sbx_status st;
-        if (c->chunk.len)
+        if (c->chunk.len && !c->given)
             return SBX_AGAIN; /* until the caller has taken it */
+        c->chunk.len = 0;
         if (c->state == SBXI_COMMAND_EXITED)
             return c->out && !c->taken ? sbxi_command_give(c, c->out) : SBX_OK;
         st = sbxi_command_pass(c);
@@ -9132,7 +9227,7 @@ static void sbxi_command_dispose(sbx_op *op)
 {
     sbx_command *c = (sbx_command *)op;
     const sbx_allocator *memory = &op->client->memory;
-    sbxi_command_goodbye(c);
+    sbxi_command_goodbye(c, 1000);
     sbxi_exchange_free(&c->exchange);
     sbxi_buffer_free(&c->message);
     sbxi_buffer_free(&c->text);
@@ -9147,7 +9242,8 @@ static void sbxi_command_dispose(sbx_op *op)
 
 static int sbxi_command_pending(const sbx_op *op)
 {
-    return ((const sbx_command *)op)->chunk.len > 0;
+    const sbx_command *c = (const sbx_command *)op;
+    return c->chunk.len > 0 && !c->given;
 }
 
 static const sbxi_op_type sbxi_command_type = {sizeof(sbx_command), sbxi_command_step,
@@ -9232,11 +9328,9 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
                                  sbx_error *err)
 {
     sbx_command *c;
-    sbx_status st = sbxi_check_results(sandbox, out, op, err);
+    sbx_status st = sbxi_check_start(sandbox, out, op, err);
     if (st != SBX_OK)
         return st;
-    *out = NULL;
-    *op = NULL;
     st = sbxi_command_new(sandbox, command, options, 0, &c, err);
     if (st == SBX_OK) {
         c->out = out;
@@ -9251,33 +9345,33 @@ SBX_API sbx_status sbx_command_start(const sbx_sandbox *sandbox, const char *com
                                      const sbx_run_options *options, sbx_command **out,
                                      sbx_error *err)
 {
-    sbx_status st = sbxi_check_results(sandbox, out, out, err);
+    sbx_status st = sbxi_check_out(sandbox, out, err);
     return st == SBX_OK ? sbxi_command_new(sandbox, command, options, 1, out, err) : st;
 }
 
 SBX_API sbx_status sbx_command_next(sbx_command *command, sbx_chunk *chunk, int64_t timeout_ms,
                                     sbx_error *err)
 {
-    sbx_status st = sbxi_check_results(command, chunk, chunk, err);
+    sbx_status st = sbxi_check_out(command, chunk, err);
     if (st != SBX_OK)
         return st;
-    if (!command->op.stepping)
-        memset(&command->chunk, 0, sizeof(command->chunk)); /* the one before was taken */
     memset(chunk, 0, sizeof(*chunk));
     st = sbx_op_wait(&command->op, timeout_ms, err);
     if (st != SBX_OK)
         return st;
+    if (!sbxi_command_pending(&command->op))
+        return SBX_END;
     *chunk = command->chunk;
-    return chunk->len ? SBX_OK : SBX_END;
+    command->given = 1;
+    return SBX_OK;
 }
 
 SBX_API sbx_status sbx_command_result(sbx_command *command, sbx_result **out, sbx_error *err)
 {
     sbx_chunk chunk;
-    sbx_status st = sbxi_check_results(command, out, out, err);
+    sbx_status st = sbxi_check_out(command, out, err);
     if (st != SBX_OK)
         return st;
-    *out = NULL;
     if (command->taken)
         return sbxi_fail(err, SBX_E_ARGUMENT, "the result of this command was taken before");
     do
@@ -9470,10 +9564,9 @@ SBX_API sbx_status sbx_open(const sbx_config *config, sbx_client **out, sbx_erro
     sbx_allocator memory;
     sbx_client *c;
     sbx_status st;
-    st = sbxi_check_results(config, out, out, err);
+    st = sbxi_check_out(config, out, err);
     if (st != SBX_OK)
         return st;
-    *out = NULL;
     st = sbxi_config_check(config, err);
     if (st != SBX_OK)
         return st;
@@ -9524,10 +9617,9 @@ SBX_API sbx_status sbx_sandbox_at(sbx_client *client, const char *dataplane_url,
     sbx_url url;
     sbx_sandbox *sandbox;
     size_t size;
-    sbx_status st = sbxi_check_results(client, out, out, err);
+    sbx_status st = sbxi_check_out(client, out, err);
     if (st != SBX_OK)
         return st;
-    *out = NULL;
     if (!dataplane_url)
         return sbxi_fail_argument(err, "dataplane_url", "is required");
     size = strlen(dataplane_url) + 1;

@@ -146,10 +146,9 @@ SBX_API sbx_status sbx_open(const sbx_config *config, sbx_client **out, sbx_erro
     sbx_allocator memory;
     sbx_client *c;
     sbx_status st;
-    st = sbxi_check_results(config, out, out, err);
+    st = sbxi_check_out(config, out, err);
     if (st != SBX_OK)
         return st;
-    *out = NULL;
     st = sbxi_config_check(config, err);
     if (st != SBX_OK)
         return st;
@@ -200,10 +199,9 @@ SBX_API sbx_status sbx_sandbox_at(sbx_client *client, const char *dataplane_url,
     sbx_url url;
     sbx_sandbox *sandbox;
     size_t size;
-    sbx_status st = sbxi_check_results(client, out, out, err);
+    sbx_status st = sbxi_check_out(client, out, err);
     if (st != SBX_OK)
         return st;
-    *out = NULL;
     if (!dataplane_url)
         return sbxi_fail_argument(err, "dataplane_url", "is required");
     size = strlen(dataplane_url) + 1;

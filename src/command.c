@@ -44,7 +44,9 @@ static sbx_status sbxi_run_defaults(const char *command, const sbx_run_options *
     run->command = command;
     if (!command || !*command)
         return sbxi_fail_argument(err, "command", "is required and must not be empty");
-    st = sbxi_check_time("timeout_ms", run->o.timeout_ms, err);
+    st = sbxi_check_utf8("command", command, err);
+    if (st == SBX_OK)
+        st = sbxi_check_time("timeout_ms", run->o.timeout_ms, err);
     if (st == SBX_OK)
         st = sbxi_check_time("idle_timeout_ms", run->o.idle_timeout_ms, err);
     if (st == SBX_OK)
@@ -53,9 +55,12 @@ static sbx_status sbxi_run_defaults(const char *command, const sbx_run_options *
         st = sbxi_check_name("cwd", run->o.cwd, err);
     if (st == SBX_OK && run->o.shell)
         st = sbxi_check_name("shell", run->o.shell, err);
-    for (i = 0; st == SBX_OK && run->o.env && run->o.env[i]; i++)
+    for (i = 0; st == SBX_OK && run->o.env && run->o.env[i]; i++) {
         if (strchr(run->o.env[i], '=') == NULL || run->o.env[i][0] == '=')
             st = sbxi_fail_argument(err, "env", "must hold \"NAME=value\" texts");
+        else
+            st = sbxi_check_utf8("env", run->o.env[i], err);
+    }
     if (!run->o.timeout_ms)
         run->o.timeout_ms = SBXI_RUN_TIMEOUT;
     if (!run->o.idle_timeout_ms)
@@ -132,11 +137,9 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
 {
     sbxi_run run;
     sbxi_request *r = NULL;
-    sbx_status st = sbxi_check_results(sandbox, out, op, err);
+    sbx_status st = sbxi_check_start(sandbox, out, op, err);
     if (st != SBX_OK)
         return st;
-    *op = NULL;
-    *out = NULL;
     st = sbxi_check_sandbox(sandbox, err);
     if (st == SBX_OK)
         st = sbxi_run_defaults(command, options, &run, err);
@@ -207,8 +210,10 @@ struct sbx_command {
     int64_t pid;
     int sent, started; /* execute has left; the service has answered it */
     int failures;
-    int busy; /* there may be more to do without waiting */
-    int64_t budget_end, wake, reload_at;
+    int reattaching; /* this connection began with reconnect */
+    int busy;        /* there may be more to do without waiting */
+    int64_t budget_end; /* when the attempts to connect must have succeeded; 0: one has */
+    int64_t wake, reload_at;
     int64_t ping_at, heard_at; /* the next ping; when anything last arrived */
     int64_t pinged_at;         /* the first ping without an answer; 0: none */
 
@@ -227,6 +232,7 @@ struct sbx_command {
     int own_deadline;  /* the caller named none for the call */
     int handle;        /* in the caller's hands: stops at each chunk */
     sbx_chunk chunk;   /* len 0: none */
+    int given;         /* the caller has seen the chunk */
     int exit_code, taken;
     sbx_result **out; /* of sbx_run */
 };
@@ -286,7 +292,7 @@ static sbx_status sbxi_command_lost(sbx_command *c, int at_once)
     int64_t now = sbxi_now(c->op.client), delay;
     sbx_error *err = &c->op.error;
     sbxi_exchange_drop(&c->exchange);
-    if (c->failures == 0)
+    if (c->budget_end == 0)
         c->budget_end = sbxi_after(now, SBXI_BUDGET_MS);
     c->failures++;
     delay = (int64_t)500 << (c->failures < 5 ? c->failures - 1 : 4);
@@ -323,13 +329,6 @@ static sbx_status sbxi_command_broken(sbx_command *c, const char *why)
     return sbxi_command_lost(c, 0);
 }
 
-/* The peer broke the protocol: to try again would change nothing. */
-static sbx_status sbxi_command_violation(sbx_command *c, sbx_status st, const char *problem)
-{
-    return sbxi_fail(&c->op.error, st, "%s port %d broke the protocol of command streams: %s",
-                     c->exchange.to.host, (int)c->exchange.to.port, problem ? problem : "");
-}
-
 /* ---- sending ---- */
 
 /* Queues a frame. */
@@ -361,6 +360,7 @@ static sbx_status sbxi_command_hello(sbx_command *c)
     char *json;
     size_t size;
     sbx_status st;
+    c->reattaching = c->started;
     if (!c->started) {
         if (!c->sent && c->timeout_ms >= 0 && c->own_deadline) {
             c->op.limit_ms = sbxi_after(SBXI_GRACE_MS, c->timeout_ms);
@@ -378,15 +378,23 @@ static sbx_status sbxi_command_hello(sbx_command *c)
 }
 
 /* Says goodbye as far as that goes without waiting, and lets go of the connection. */
-static void sbxi_command_goodbye(sbx_command *c)
+static void sbxi_command_goodbye(sbx_command *c, int code)
 {
     unsigned char payload[125];
     sbxi_connection *connection = c->exchange.connection;
     if (connection && c->state == SBXI_COMMAND_STREAM && !connection->ended) {
-        if (sbxi_command_frame(c, SBX_WS_CLOSE, payload, sbx_ws_close_payload(payload, 1000, "")) == SBX_OK)
+        if (sbxi_command_frame(c, SBX_WS_CLOSE, payload, sbx_ws_close_payload(payload, code, "")) == SBX_OK)
             (void)sbxi_connection_flush(connection, NULL);
     }
     sbxi_exchange_drop(&c->exchange);
+}
+
+/* The peer broke the protocol: to try again would change nothing. */
+static sbx_status sbxi_command_violation(sbx_command *c, sbx_status st, int code, const char *problem)
+{
+    sbxi_command_goodbye(c, code);
+    return sbxi_fail(&c->op.error, st, "%s port %d broke the protocol of command streams: %s",
+                     c->exchange.to.host, (int)c->exchange.to.port, problem ? problem : "");
 }
 
 /* ---- the upgrade ---- */
@@ -430,8 +438,8 @@ static sbx_status sbxi_command_upgraded(sbx_command *c)
         return st;
     }
     if (x->upgrade_ok != 3 || !x->accept_ok || x->protocol_offered)
-        return sbxi_command_violation(c, SBX_E_PROTOCOL, "the WebSocket handshake was not accepted "
-                                                         "as RFC 6455 says");
+        return sbxi_command_violation(c, SBX_E_PROTOCOL, 1002, "the WebSocket handshake was not "
+                                                               "accepted as RFC 6455 says");
     sbx_ws_init(&c->ws, SBX_WS_CLIENT, c->op.client->max_message);
     sbxi_buffer_consume(&c->message, sbxi_buffer_len(&c->message));
     c->state = SBXI_COMMAND_STREAM;
@@ -458,7 +466,7 @@ typedef struct sbxi_message {
     const char *data, *id, *error_type, *error;
     size_t data_len, id_len, error_type_len, error_len;
     int64_t offset, pid, exit_code;
-    int has_offset;
+    int has_offset, wrong; /* wrong: a known member is not of its type */
 } sbxi_message;
 
 /* A word of the protocol. Lengths stand beside the text since each message is compared with several. */
@@ -529,18 +537,32 @@ static void sbxi_message_text(sbxi_message *m, sbxi_message_key key, sbx_json *j
 
 static void sbxi_message_integer(sbxi_message *m, sbxi_message_key key, int64_t value)
 {
-    if (key == SBXI_KEY_OFFSET && value >= 0) {
+    if (key == SBXI_KEY_OFFSET) {
         m->offset = value;
         m->has_offset = 1;
+        m->wrong |= value < 0;
     } else if (key == SBXI_KEY_PID) {
         m->pid = value;
     } else if (key == SBXI_KEY_EXIT_CODE) {
         m->exit_code = value;
+        m->wrong |= value < INT_MIN || value > INT_MAX;
     }
 }
 
-/* Reads a whole message. Members of an unexpected type count as absent. utf8_checked says that the
-   WebSocket codec has checked the text already. */
+/* The value of a member of the message. null counts as absent. */
+static void sbxi_message_member(sbxi_message *m, sbxi_message_key key, sbx_json *j,
+                                const sbx_json_event *e)
+{
+    int integer = key == SBXI_KEY_OFFSET || key == SBXI_KEY_PID || key == SBXI_KEY_EXIT_CODE;
+    if (e->type == SBX_JSON_STRING && !integer && !e->partial)
+        sbxi_message_text(m, key, j, e);
+    else if (e->type == SBX_JSON_INTEGER && integer)
+        sbxi_message_integer(m, key, e->integer);
+    else if (e->type != SBX_JSON_NULL && key != SBXI_KEY_OTHER)
+        m->wrong = 1;
+}
+
+/* Reads a whole message. utf8_checked says that the WebSocket codec has checked the text already. */
 static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len, int utf8_checked,
                                     sbxi_message *m)
 {
@@ -569,14 +591,23 @@ static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len
                       ? SBXI_KEY_OTHER
                       : (sbxi_message_key)sbxi_word_of(sbxi_message_keys,
                                                        SBXI_COUNT(sbxi_message_keys), e.text, e.len);
-        else if (e.type == SBX_JSON_STRING && e.depth == 1 && !e.partial)
-            sbxi_message_text(m, key, &j, &e);
-        else if (e.type == SBX_JSON_INTEGER && e.depth == 1)
-            sbxi_message_integer(m, key, e.integer);
+        else if (e.depth == 1 && e.type != SBX_JSON_OBJECT_END && e.type != SBX_JSON_ARRAY_END)
+            sbxi_message_member(m, key, &j, &e);
+        else if (e.depth == 0 && e.type != SBX_JSON_OBJECT && e.type != SBX_JSON_OBJECT_END)
+            return sbxi_command_violation(c, SBX_E_PROTOCOL, 1007, "a message is not an object");
     }
+    if (st == SBX_END && m->wrong && m->type != SBXI_MESSAGE_OTHER)
+        return sbxi_command_violation(c, SBX_E_PROTOCOL, 1007, "a member of a message has the wrong type");
     if (st == SBX_END)
         return SBX_OK;
-    return sbxi_command_violation(c, st, j.problem ? j.problem : "a message is not complete JSON");
+    return sbxi_command_violation(c, st, 1007, j.problem ? j.problem : "a message is not complete JSON");
+}
+
+/* The service has shown that the command is attached. */
+static void sbxi_command_alive(sbx_command *c)
+{
+    c->failures = 0;
+    c->budget_end = 0;
 }
 
 /* Output has arrived: drops what is known already, counts what is missing, gives the rest. */
@@ -587,7 +618,7 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
     uint64_t offset = m->has_offset ? (uint64_t)m->offset : o->next, lost = 0;
     const char *data = m->data;
     size_t len = m->data ? m->data_len : 0;
-    c->failures = 0;
+    sbxi_command_alive(c);
     if (offset < o->next) {
         uint64_t known = o->next - offset;
         if (known >= len)
@@ -618,6 +649,7 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
         c->chunk.len = len;
         c->chunk.offset = offset;
         c->chunk.lost = lost;
+        c->given = 0;
     }
     return SBX_OK;
 }
@@ -637,7 +669,7 @@ static sbx_status sbxi_command_error(sbx_command *c, const sbxi_message *m)
     else
         (void)sbxi_fail(err, SBX_E_OPERATION, "%s%s%s", *text ? text : "the service reported ",
                         *text ? "" : type, gone ? " (the service does not know the command any more)" : "");
-    err->operation = gone && c->started ? "reconnect" : "command";
+    err->operation = gone && c->reattaching ? "reconnect" : "command";
     sbxi_copy(err->error_type, sizeof(err->error_type), type, strlen(type));
     return err->status;
 }
@@ -653,7 +685,7 @@ static sbx_status sbxi_command_started(sbx_command *c, const sbxi_message *m)
         return SBX_OK;
     }
     c->started = 1;
-    c->failures = 0;
+    sbxi_command_alive(c);
     if (m->pid > 0)
         c->pid = m->pid;
     return SBX_OK;
@@ -672,8 +704,8 @@ static sbx_status sbxi_command_message(sbx_command *c, const char *data, size_t 
     case SBXI_MESSAGE_STDERR:
         return sbxi_command_output(c, &m);
     case SBXI_MESSAGE_EXIT:
-        c->exit_code = m.exit_code < INT_MIN || m.exit_code > INT_MAX ? -1 : (int)m.exit_code;
-        sbxi_command_goodbye(c);
+        c->exit_code = (int)m.exit_code;
+        sbxi_command_goodbye(c, 1000);
         c->state = SBXI_COMMAND_EXITED;
         return SBX_OK;
     case SBXI_MESSAGE_ERROR:
@@ -703,7 +735,7 @@ static sbx_status sbxi_command_event(sbx_command *c, const sbx_ws_event *e)
                         "%s port %d: %s before the command's end", c->exchange.to.host,
                         (int)c->exchange.to.port, why);
         c->op.error.close_code = e->close_code;
-        sbxi_command_goodbye(c);
+        sbxi_command_goodbye(c, e->close_code == 1005 ? 1000 : e->close_code);
         return sbxi_command_lost(c, e->close_code == 1001);
     default:
         if (e->first)
@@ -730,8 +762,13 @@ static sbx_status sbxi_command_receive(sbx_command *c, int64_t now)
     sbxi_buffer_consume(&connection->in, used);
     if (st == SBX_OK)
         return sbxi_command_event(c, &e);
+    if (st == SBX_E_TOO_BIG) {
+        sbxi_command_goodbye(c, c->ws.close_code);
+        return sbxi_fail(&c->op.error, st, "the service sent a message of more than %l bytes "
+                                           "(sbx_config.max_message)", (int64_t)c->op.client->max_message);
+    }
     if (st != SBX_AGAIN)
-        return sbxi_command_violation(c, st < 0 ? st : SBX_E_PROTOCOL, c->ws.problem);
+        return sbxi_command_violation(c, st < 0 ? st : SBX_E_PROTOCOL, c->ws.close_code, c->ws.problem);
     st = sbxi_connection_fill(connection, &c->op.error);
     if (st == SBX_END)
         return sbxi_command_broken(c, "the connection ended before the command did");
@@ -864,8 +901,9 @@ static sbx_status sbxi_command_step(sbx_op *op)
     c->busy = 0;
     for (i = 0; i < 8; i++) {
         sbx_status st;
-        if (c->chunk.len)
+        if (c->chunk.len && !c->given)
             return SBX_AGAIN; /* until the caller has taken it */
+        c->chunk.len = 0;
         if (c->state == SBXI_COMMAND_EXITED)
             return c->out && !c->taken ? sbxi_command_give(c, c->out) : SBX_OK;
         st = sbxi_command_pass(c);
@@ -909,7 +947,7 @@ static void sbxi_command_dispose(sbx_op *op)
 {
     sbx_command *c = (sbx_command *)op;
     const sbx_allocator *memory = &op->client->memory;
-    sbxi_command_goodbye(c);
+    sbxi_command_goodbye(c, 1000);
     sbxi_exchange_free(&c->exchange);
     sbxi_buffer_free(&c->message);
     sbxi_buffer_free(&c->text);
@@ -924,7 +962,8 @@ static void sbxi_command_dispose(sbx_op *op)
 
 static int sbxi_command_pending(const sbx_op *op)
 {
-    return ((const sbx_command *)op)->chunk.len > 0;
+    const sbx_command *c = (const sbx_command *)op;
+    return c->chunk.len > 0 && !c->given;
 }
 
 static const sbxi_op_type sbxi_command_type = {sizeof(sbx_command), sbxi_command_step,
@@ -1009,11 +1048,9 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
                                  sbx_error *err)
 {
     sbx_command *c;
-    sbx_status st = sbxi_check_results(sandbox, out, op, err);
+    sbx_status st = sbxi_check_start(sandbox, out, op, err);
     if (st != SBX_OK)
         return st;
-    *out = NULL;
-    *op = NULL;
     st = sbxi_command_new(sandbox, command, options, 0, &c, err);
     if (st == SBX_OK) {
         c->out = out;
@@ -1028,33 +1065,33 @@ SBX_API sbx_status sbx_command_start(const sbx_sandbox *sandbox, const char *com
                                      const sbx_run_options *options, sbx_command **out,
                                      sbx_error *err)
 {
-    sbx_status st = sbxi_check_results(sandbox, out, out, err);
+    sbx_status st = sbxi_check_out(sandbox, out, err);
     return st == SBX_OK ? sbxi_command_new(sandbox, command, options, 1, out, err) : st;
 }
 
 SBX_API sbx_status sbx_command_next(sbx_command *command, sbx_chunk *chunk, int64_t timeout_ms,
                                     sbx_error *err)
 {
-    sbx_status st = sbxi_check_results(command, chunk, chunk, err);
+    sbx_status st = sbxi_check_out(command, chunk, err);
     if (st != SBX_OK)
         return st;
-    if (!command->op.stepping)
-        memset(&command->chunk, 0, sizeof(command->chunk)); /* the one before was taken */
     memset(chunk, 0, sizeof(*chunk));
     st = sbx_op_wait(&command->op, timeout_ms, err);
     if (st != SBX_OK)
         return st;
+    if (!sbxi_command_pending(&command->op))
+        return SBX_END;
     *chunk = command->chunk;
-    return chunk->len ? SBX_OK : SBX_END;
+    command->given = 1;
+    return SBX_OK;
 }
 
 SBX_API sbx_status sbx_command_result(sbx_command *command, sbx_result **out, sbx_error *err)
 {
     sbx_chunk chunk;
-    sbx_status st = sbxi_check_results(command, out, out, err);
+    sbx_status st = sbxi_check_out(command, out, err);
     if (st != SBX_OK)
         return st;
-    *out = NULL;
     if (command->taken)
         return sbxi_fail(err, SBX_E_ARGUMENT, "the result of this command was taken before");
     do

@@ -158,12 +158,10 @@ SBX_API sbx_status sbx_template_create_start(sbx_client *client,
                                              sbx_template **out, sbx_op **op, sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st = sbxi_check_results(client, out, op, err);
+    sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
     st = sbxi_template_check(options, err);
-    *op = NULL;
-    *out = NULL;
     if (st == SBX_OK)
         st = sbxi_control_new(client, "POST", "/templates", NULL, "", &options->call, &r, err);
     if (st != SBX_OK)
@@ -189,10 +187,9 @@ SBX_API sbx_status sbx_template_get_start(sbx_client *client, const char *name,
                                           const sbx_call *call, sbx_template **out, sbx_op **op,
                                           sbx_error *err)
 {
-    sbx_status st = sbxi_check_results(client, out, op, err);
+    sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    *out = NULL;
     return sbxi_control_start(client, SBXI_GET, "/templates/", name, "", call,
                               "template", sbxi_template_done, out, op, err);
 }
@@ -207,10 +204,9 @@ SBX_API sbx_status sbx_template_get(sbx_client *client, const char *name, const 
 SBX_API sbx_status sbx_template_list_start(sbx_client *client, const sbx_call *call,
                                            sbx_templates **out, sbx_op **op, sbx_error *err)
 {
-    sbx_status st = sbxi_check_results(client, out, op, err);
+    sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    *out = NULL;
     return sbxi_control_start(client, SBXI_LIST, "/templates", NULL, "", call,
                               "template", sbxi_templates_done, out, op, err);
 }
@@ -225,7 +221,7 @@ SBX_API sbx_status sbx_template_list(sbx_client *client, const sbx_call *call, s
 SBX_API sbx_status sbx_template_delete_start(sbx_client *client, const char *name,
                                              const sbx_call *call, sbx_op **op, sbx_error *err)
 {
-    sbx_status st = sbxi_check_results(client, op, op, err);
+    sbx_status st = sbxi_check_start(client, op, op, err);
     if (st != SBX_OK)
         return st;
     return sbxi_control_start(client, SBXI_DELETE, "/templates/", name, "", call,
@@ -392,12 +388,10 @@ SBX_API sbx_status sbx_sandbox_create_start(sbx_client *client, const sbx_sandbo
 {
     sbx_sandbox_options o;
     sbxi_request *r;
-    sbx_status st = sbxi_check_results(client, out, op, err);
+    sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
     st = sbxi_sandbox_defaults(options, &o, err);
-    *op = NULL;
-    *out = NULL;
     if (st == SBX_OK)
         st = sbxi_control_new(client, "POST", "/boxes", NULL, "", &o.call, &r, err);
     if (st != SBX_OK)
@@ -423,10 +417,9 @@ SBX_API sbx_status sbx_sandbox_create(sbx_client *client, const sbx_sandbox_opti
 SBX_API sbx_status sbx_sandbox_get_start(sbx_client *client, const char *name, const sbx_call *call,
                                          sbx_sandbox **out, sbx_op **op, sbx_error *err)
 {
-    sbx_status st = sbxi_check_results(client, out, op, err);
+    sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    *out = NULL;
     return sbxi_control_start(client, SBXI_GET, "/boxes/", name, "", call,
                               "sandbox", sbxi_sandbox_done, out, op, err);
 }
@@ -441,10 +434,9 @@ SBX_API sbx_status sbx_sandbox_get(sbx_client *client, const char *name, const s
 SBX_API sbx_status sbx_sandbox_list_start(sbx_client *client, const sbx_call *call,
                                           sbx_sandboxes **out, sbx_op **op, sbx_error *err)
 {
-    sbx_status st = sbxi_check_results(client, out, op, err);
+    sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    *out = NULL;
     return sbxi_control_start(client, SBXI_LIST, "/boxes", NULL, "", call,
                               "sandbox", sbxi_sandboxes_done, out, op, err);
 }
@@ -459,7 +451,7 @@ SBX_API sbx_status sbx_sandbox_list(sbx_client *client, const sbx_call *call, sb
 SBX_API sbx_status sbx_sandbox_delete_start(sbx_client *client, const char *name,
                                             const sbx_call *call, sbx_op **op, sbx_error *err)
 {
-    sbx_status st = sbxi_check_results(client, op, op, err);
+    sbx_status st = sbxi_check_start(client, op, op, err);
     if (st != SBX_OK)
         return st;
     return sbxi_control_start(client, SBXI_DELETE, "/boxes/", name, "", call,
@@ -477,10 +469,9 @@ SBX_API sbx_status sbx_sandbox_get_status_start(sbx_client *client, const char *
                                                 const sbx_call *call, sbx_sandbox_status **out,
                                                 sbx_op **op, sbx_error *err)
 {
-    sbx_status st = sbxi_check_results(client, out, op, err);
+    sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    *out = NULL;
     return sbxi_control_start(client, SBXI_GET, "/boxes/", name, "/status", call,
                               "sandbox", sbxi_status_done, out, op, err);
 }
@@ -549,15 +540,13 @@ SBX_API sbx_status sbx_sandbox_wait_start(sbx_client *client, const char *name,
     sbxi_request *r;
     sbxi_waiting *waiting;
     sbx_wait_options o;
-    sbx_status st = sbxi_check_results(client, out, op, err);
+    sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
     st = sbxi_check_name("name", name, err);
     memset(&o, 0, sizeof(o));
     if (options)
         o = *options;
-    *out = NULL;
-    *op = NULL;
     if (st == SBX_OK)
         st = sbxi_check_time("ready_timeout_ms", o.ready_timeout_ms, err);
     if (st == SBX_OK && o.poll_interval_ms < 0)

@@ -392,6 +392,7 @@ static void sbxi_exchange_response_header(sbxi_exchange *x, const sbx_http1_even
 static sbx_status sbxi_exchange_body(sbxi_exchange *x, const sbx_http1_event *e, sbx_error *err)
 {
     int success = x->status >= 200 && x->status < 300;
+    size_t enough = x->upgrade_key ? SBXI_MAX_UPGRADE_BODY : SBXI_MAX_ERROR_BODY;
     sbx_status st;
     if (success && x->sink) {
         x->sink_used = 1;
@@ -399,10 +400,9 @@ static sbx_status sbxi_exchange_body(sbxi_exchange *x, const sbx_http1_event *e,
             return sbxi_fail(err, SBX_E_ABORTED, "the sink callback ended the transfer");
         return sbxi_exchange_moved(x, e->len, x->content_length, 0, err);
     }
-    if (!success && e->len > SBXI_MAX_ERROR_BODY - sbxi_buffer_len(&x->answer)) {
+    if (!success && e->len > enough - sbxi_buffer_len(&x->answer)) {
         /* Enough to know what is wrong; the rest is not waited for. */
-        st = sbxi_buffer_append(&x->answer, e->data,
-                                SBXI_MAX_ERROR_BODY - sbxi_buffer_len(&x->answer));
+        st = sbxi_buffer_append(&x->answer, e->data, enough - sbxi_buffer_len(&x->answer));
         return st == SBX_OK ? SBX_END : sbxi_fail_memory(err);
     }
     if (e->len > x->max_answer - sbxi_buffer_len(&x->answer))

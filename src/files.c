@@ -76,10 +76,9 @@ SBX_API sbx_status sbx_write_start(const sbx_sandbox *sandbox, const char *path,
                                    sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st = sbxi_check_results(sandbox, op, op, err);
+    sbx_status st = sbxi_check_start(sandbox, op, op, err);
     if (st != SBX_OK)
         return st;
-    *op = NULL;
     if (!data && len)
         return sbxi_fail_argument(err, "data", "is NULL, but len is not 0");
     st = sbxi_write_new(sandbox, path, options, &r, err);
@@ -104,10 +103,9 @@ SBX_API sbx_status sbx_write_from_start(const sbx_sandbox *sandbox, const char *
                                         sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st = sbxi_check_results(sandbox, op, op, err);
+    sbx_status st = sbxi_check_start(sandbox, op, op, err);
     if (st != SBX_OK)
         return st;
-    *op = NULL;
     if (!source)
         return sbxi_fail_argument(err, "source", "is required");
     if (size < SBX_NONE || size > INT64_MAX / 2)
@@ -162,12 +160,10 @@ SBX_API sbx_status sbx_read_start(const sbx_sandbox *sandbox, const char *path,
                                   sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st = sbxi_check_results(sandbox, out, op, err);
+    sbx_status st = sbxi_check_start(sandbox, out, op, err);
     if (st != SBX_OK)
         return st;
     st = sbxi_read_new(sandbox, path, options, &r, err);
-    *out = NULL;
-    *op = NULL;
     if (st != SBX_OK)
         return st;
     r->done = sbxi_read_done;
@@ -188,10 +184,9 @@ SBX_API sbx_status sbx_read_to_start(const sbx_sandbox *sandbox, const char *pat
                                      sbx_op **op, sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st = sbxi_check_results(sandbox, op, op, err);
+    sbx_status st = sbxi_check_start(sandbox, op, op, err);
     if (st != SBX_OK)
         return st;
-    *op = NULL;
     if (!sink)
         return sbxi_fail_argument(err, "sink", "is required");
     st = sbxi_read_new(sandbox, path, options, &r, err);

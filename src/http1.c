@@ -1,9 +1,10 @@
 /* http1: reads HTTP/1.1 messages (RFC 9112), responses as a client and requests as a server.
 
-   Promises: strict wherever two readers could disagree about where a message ends. Lines end in
-   CR LF only: the RFC lets a reader take a bare LF, but nobody needs that who speaks HTTP/1.1. The
-   outcome does not depend on how the bytes are cut. A line that lies whole in the input is read where it lies,
-   other lines are put together in scratch, and a body is never copied. Calls text and url. */
+   Promises: strict wherever two readers could disagree about where a message ends. Lines end in CR
+   LF only: the RFC lets a reader take a bare LF, but nobody needs that who speaks HTTP/1.1. The
+   outcome does not depend on how the bytes are cut. A line that lies whole in the input is read
+   where it lies, other lines are put together in scratch, and a body is never copied. Calls text
+   and url. */
 #include "internal.h"
 
 /* Headers are the hot path. Without this they are read byte by byte, at about twice the cost. */
@@ -124,8 +125,8 @@ SBX_API int sbx_http1_has_token(const char *value, size_t len, const char *token
     return 0;
 }
 
-/* 1 if name, a valid one of len >= 8 bytes, is lower, which is in small letters. Of what can stand in a
-   name, setting this bit changes capital letters alone, and "^", which becomes "~". */
+/* 1 if name, a valid one of len >= 8 bytes, is lower, which is in small letters. Of what can stand
+   in a name, setting this bit changes capital letters alone, and "^", which becomes "~". */
 static int sbxi_http1_is(const char *name, const char *lower, size_t len)
 {
     size_t at = 0;
@@ -224,7 +225,7 @@ static sbx_status sbxi_http1_request_line(sbx_http1 *h, const char *line, size_t
                                           sbx_http1_event *event)
 {
     size_t method = sbxi_http1_token_len(line, n), i;
-    if (method == 0 || method == n || line[method] != ' ')
+    if (line[method] != ' ')
         return sbxi_http1_refuse(h, "the method has a character that does not belong there");
     if (n < method + 11 || memcmp(line + n - 9, " HTTP/1.", 8) != 0 ||
         (line[n - 1] != '0' && line[n - 1] != '1'))
@@ -398,9 +399,9 @@ static const char *sbxi_http1_quick_value(const char *p, const char *last)
     return p;
 }
 
-/* The same for a header that lies in data. Nearly all do: so this one does not look for the line's end
-   first, and takes 16 bytes at a time where it can. len is at least 16. Returns the header's length; 0
-   if it is not complete or not valid. */
+/* The same for a header that lies in data. Nearly all do: so this one does not look for the line's
+   end first, and takes 16 bytes at a time where it can. len is at least 16. Returns the header's
+   length; 0 if it is not complete or not valid. */
 static size_t sbxi_http1_quick_field(const char *data, size_t len, sbx_http1_event *event)
 {
     const char *stop = data + len, *last = stop - 16;

@@ -10,8 +10,10 @@
 /* The few functions that each event goes through: compilers find them too large to inline. */
 #if defined(__GNUC__) && !defined(__OPTIMIZE_SIZE__)
 #define SBXI_INLINE static inline __attribute__((always_inline))
+#define SBXI_NOINLINE static __attribute__((noinline))
 #else
 #define SBXI_INLINE static
+#define SBXI_NOINLINE static
 #endif
 
 /* ---- plain text ---- */
@@ -96,7 +98,7 @@ typedef uint64_t sbxi_json_mask;
 #define SBXI_JSON_LOAD(p) sbxi_json_load(p)
 #define SBXI_JSON_STORE(p, block) sbxi_json_store(p, block)
 #define SBXI_JSON_OR(a, b) ((a) | (b))
-#define SBXI_JSON_FOREIGN(block) (((block) & SBXI_JSON_EACH * 0x80) != 0)
+#define SBXI_JSON_FOREIGN(block) (((block)&SBXI_JSON_EACH * 0x80) != 0)
 #define SBXI_JSON_SPECIAL(block) sbxi_json_special(block)
 #define SBXI_JSON_BEFORE(mask) sbxi_json_before(mask)
 
@@ -126,7 +128,8 @@ static size_t sbxi_json_plain(const char *from, size_t len, int *foreign)
     sbxi_json_block seen = SBXI_JSON_NONE, block;
     sbxi_json_mask mask = 0;
     size_t at = 0;
-    for (; !mask && len - at >= sizeof(block); at += mask ? SBXI_JSON_BEFORE(mask) : sizeof(block)) {
+    for (; !mask && len - at >= sizeof(block);
+         at += mask ? SBXI_JSON_BEFORE(mask) : sizeof(block)) {
         block = SBXI_JSON_LOAD(from + at);
         mask = SBXI_JSON_SPECIAL(block);
         seen = SBXI_JSON_OR(seen, block);
@@ -143,7 +146,7 @@ static size_t sbxi_json_plain(const char *from, size_t len, int *foreign)
 typedef char sbxi_json_double_is_ieee754
     [sizeof(double) == 8 && DBL_MANT_DIG == 53 && DBL_MAX_EXP == 1024 ? 1 : -1];
 
-#define SBXI_JSON_HIDDEN (UINT64_C(1) << 52)      /* what a normal double's mantissa has besides */
+#define SBXI_JSON_HIDDEN (UINT64_C(1) << 52)       /* what a normal double's mantissa has besides */
 #define SBXI_JSON_INFINITY (UINT64_C(0x7ff) << 52) /* the bits of infinity */
 #define SBXI_JSON_SIGN (UINT64_C(1) << 63)
 
@@ -562,8 +565,8 @@ enum {
 /* Where in a text the reader is. */
 enum {
     SBXI_JSON_PLAIN,
-    SBXI_JSON_ESCAPE, /* behind a backslash */
-    SBXI_JSON_HEX,    /* this and the next three: before a digit of \uXXXX */
+    SBXI_JSON_ESCAPE,                   /* behind a backslash */
+    SBXI_JSON_HEX,                      /* this and the next three: before a digit of \uXXXX */
     SBXI_JSON_PAIR = SBXI_JSON_HEX + 4, /* before the backslash of a pair's second half */
     SBXI_JSON_PAIR_U,                   /* before its u */
     SBXI_JSON_CHARACTER                 /* an escape is complete: code is the character */
@@ -598,16 +601,26 @@ static sbx_status sbxi_json_refuse(sbx_json *j, const char *problem)
     return sbxi_json_fail(j, SBX_E_PROTOCOL, problem);
 }
 
+/* Member by member, here and below: compilers make a slow string instruction of memset. */
 SBX_API void sbx_json_init(sbx_json *j, char *scratch, size_t cap)
 {
-    memset(j, 0, offsetof(sbx_json, number));
+    j->problem = NULL;
+    j->offset = 0;
     j->scratch = scratch;
     j->cap = cap;
+    j->used = j->given = 0;
+    j->arrays = 0;
+    j->code = j->high = 0;
+    j->utf8_checked = 0;
+    j->depth = j->step = 0;
+    j->state = SBXI_JSON_VALUE;
+    j->status = SBX_OK;
+    j->utf8.state = 0;
+    j->number_len = 0;
     if (!scratch || cap < 16)
         (void)sbxi_json_fail(j, SBX_E_ARGUMENT, "scratch must have 16 bytes or more");
 }
 
-/* Member by member: compilers make a slow string instruction of memset here. */
 SBXI_INLINE void sbxi_json_give(const sbx_json *j, sbx_json_type type, sbx_json_event *event)
 {
     event->type = type;
@@ -644,8 +657,7 @@ SBXI_INLINE const char *sbxi_json_after_value(sbx_json *j, const char *at, const
 }
 
 SBXI_INLINE const char *sbxi_json_give_text(sbx_json *j, int key, const char *text, size_t len,
-                                              const char *at, const char *end,
-                                              sbx_json_event *event)
+                                            const char *at, const char *end, sbx_json_event *event)
 {
     sbxi_json_give(j, key ? SBX_JSON_KEY : SBX_JSON_STRING, event);
     event->text = text;
@@ -657,14 +669,12 @@ SBXI_INLINE const char *sbxi_json_give_text(sbx_json *j, int key, const char *te
 
 /* These return NULL, with nothing done, if it is not as simple as they think. */
 
-/* A text of up to 7 bytes, without escapes. */
+/* A text of up to 7 bytes, without escapes, where 9 can be read. */
 SBXI_INLINE const char *sbxi_json_short_text(sbx_json *j, const char *at, const char *end,
-                                               sbx_json_event *event)
+                                             sbx_json_event *event)
 {
     uint64_t word, special;
     size_t n;
-    if (end - at <= 8)
-        return NULL;
     word = sbxi_json_load(at + 1);
     special = sbxi_json_special(word);
     if (!special || (!j->utf8_checked && (word & SBXI_JSON_EACH * 0x80)))
@@ -678,13 +688,14 @@ SBXI_INLINE const char *sbxi_json_short_text(sbx_json *j, const char *at, const 
 
 /* An integer of up to 17 digits that ends in the data. */
 SBXI_INLINE const char *sbxi_json_short_integer(sbx_json *j, const char *at, const char *end,
-                                                  sbx_json_event *event)
+                                                sbx_json_event *event)
 {
     int minus = *at == '-';
     const char *first = at + minus, *stop = end - first < 18 ? end : first + 18;
     int64_t value = 0;
-    for (at = first; at < stop && *at >= '0' && *at <= '9'; at++)
-        value = value * 10 + (*at - '0');
+    unsigned digit;
+    for (at = first; at < stop && (digit = (unsigned char)*at - (unsigned)'0') <= 9; at++)
+        value = value * 10 + (int64_t)digit;
     if (at == stop || at == first || *at == '.' || *at == 'e' || *at == 'E' ||
         (*first == '0' && (minus || at - first > 1)))
         return NULL;
@@ -707,7 +718,7 @@ SBXI_INLINE const char *sbxi_json_open(sbx_json *j, const char *at, sbx_json_eve
 }
 
 SBXI_INLINE const char *sbxi_json_close(sbx_json *j, const char *at, const char *end,
-                                          sbx_json_event *event)
+                                        sbx_json_event *event)
 {
     int array = (int)(j->arrays & 1);
     if (j->depth == 0 || *at != (array ? ']' : '}') ||
@@ -720,13 +731,11 @@ SBXI_INLINE const char *sbxi_json_close(sbx_json *j, const char *at, const char 
     return sbxi_json_after_value(j, at + 1, end);
 }
 
-/* One event, from at < end. */
+/* What is neither text nor word. */
 SBXI_INLINE const char *sbxi_json_simple(sbx_json *j, const char *at, const char *end,
-                                           sbx_json_event *event)
+                                         sbx_json_event *event)
 {
     char c = *at;
-    if (c == '"' && j->state <= SBXI_JSON_NEXT_KEY)
-        return sbxi_json_short_text(j, at, end, event);
     if (c == ']' || c == '}')
         return sbxi_json_close(j, at, end, event);
     if (j->state > SBXI_JSON_FIRST_VALUE)
@@ -738,28 +747,27 @@ SBXI_INLINE const char *sbxi_json_simple(sbx_json *j, const char *at, const char
 
 /* ---- reader: texts ---- */
 
-SBXI_INLINE int sbxi_json_hex(char c)
+/* The value of a hexadecimal digit; 16 if c is none. */
+SBXI_INLINE unsigned sbxi_json_hex(char c)
 {
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c = (char)(c | 0x20);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    unsigned digit = (unsigned char)c - (unsigned)'0';
+    if (digit <= 9)
+        return digit;
+    digit = ((unsigned char)c | 0x20u) - (unsigned)'a';
+    return digit < 6 ? digit + 10 : 16;
 }
 
-/* What the character behind a backslash stands for; 0: nothing, or u. */
+/* What the character behind a backslash stands for; 0: nothing, or u. Compilers make a jump of a
+   switch, which is hard to predict. */
 SBXI_INLINE char sbxi_json_unescape(char c)
 {
-    switch (c) {
-    case '"':
-    case '\\':
-    case '/': return c;
-    case 'b': return '\b';
-    case 'f': return '\f';
-    case 'n': return '\n';
-    case 'r': return '\r';
-    case 't': return '\t';
-    default: return 0;
-    }
+    static const char from_quote_to_t[] = {
+        '"', 0,    0, 0, 0, 0,    0, 0, 0, 0, 0, 0, 0, '/',  0, 0, 0,    0,    0, 0,   0,
+        0,   0,    0, 0, 0, 0,    0, 0, 0, 0, 0, 0, 0, 0,    0, 0, 0,    0,    0, 0,   0,
+        0,   0,    0, 0, 0, 0,    0, 0, 0, 0, 0, 0, 0, 0,    0, 0, '\\', 0,    0, 0,   0,
+        0,   '\b', 0, 0, 0, '\f', 0, 0, 0, 0, 0, 0, 0, '\n', 0, 0, 0,    '\r', 0, '\t'};
+    unsigned at = (unsigned char)c - (unsigned)'"';
+    return at < sizeof(from_quote_to_t) ? from_quote_to_t[at] : 0;
 }
 
 static size_t sbxi_json_encode(char *out, uint32_t code)
@@ -786,42 +794,53 @@ static size_t sbxi_json_encode(char *out, uint32_t code)
     return 4;
 }
 
-/* A usual escape, of which 6 bytes can be read: writes its character, at most 3 bytes, and goes behind
-   both. 0, with nothing done, if it is bad or the half of a surrogate pair. */
+/* Writes the character of \uXXXX, at most 3 bytes, and returns how many; 0 if it is bad or the half of
+   a surrogate pair. */
+static size_t sbxi_json_escape_code(const char *from, char *to)
+{
+    unsigned a = sbxi_json_hex(from[2]), b = sbxi_json_hex(from[3]), c = sbxi_json_hex(from[4]),
+             d = sbxi_json_hex(from[5]), code = a << 12 | b << 8 | c << 4 | d;
+    if (from[1] != 'u' || (a | b | c | d) > 15 || (code & 0xf800) == 0xd800)
+        return 0;
+    return sbxi_json_encode(to, code);
+}
+
+/* A usual escape, of which 6 bytes can be read: writes its character and goes behind both. 0, with
+   nothing done, if it is not usual. */
 SBXI_INLINE int sbxi_json_escape(const char **at, char **to)
 {
     const char *from = *at;
     char c = sbxi_json_unescape(from[1]);
-    int code;
+    size_t n;
     if (c) {
         *(*to)++ = c;
         *at += 2;
         return 1;
     }
-    if (from[1] != 'u')
-        return 0;
-    /* A bad digit is -1, which makes all of it negative. */
-    code = sbxi_json_hex(from[2]) * 4096 | sbxi_json_hex(from[3]) * 256 |
-           sbxi_json_hex(from[4]) * 16 | sbxi_json_hex(from[5]);
-    if (code < 0 || (code & 0xf800) == 0xd800)
-        return 0;
-    *to += sbxi_json_encode(*to, (uint32_t)code);
-    *at += 6;
-    return 1;
+    if (memcmp(from + 1, "u001", 4) == 0 && sbxi_json_hex(from[5]) < 16) {
+        *(*to)++ = (char)(16 + sbxi_json_hex(from[5])); /* the colours of a terminal */
+        *at += 6;
+        return 1;
+    }
+    n = sbxi_json_escape_code(from, *to);
+    *to += n;
+    *at += n ? 6 : 0;
+    return n > 0;
 }
 
-/* Copies text into scratch, escapes replaced, until there is something else in it, or the data ends,
-   or the scratch may be full. *foreign is set to 1 if some of it may not be ASCII. */
-static void sbxi_json_copy(sbx_json *j, sbxi_json_input *in, int *foreign)
+/* Copies text from at to `to`, escapes replaced, up to stop at most: until there is something else in
+   it. An escape is longer than what it stands for, so that `to` needs no more room than there is up
+   to stop. *foreign is set to 1 if some of it may not be ASCII. */
+SBXI_INLINE void sbxi_json_copy(const char **from, char **into, const char *stop, int *foreign)
 {
-    size_t room = j->cap - j->used, n = (size_t)(in->end - in->at);
-    /* An escape is longer than what it stands for: `to` has room for what there is up to stop. */
-    const char *at = in->at, *stop = at + (n < room ? n : room), *last;
-    char *to = j->scratch + j->used;
+    const char *at = *from, *last;
+    char *to = *into;
     if ((size_t)(stop - at) >= sizeof(sbxi_json_block) + 6) {
         sbxi_json_block seen = SBXI_JSON_NONE, block;
         sbxi_json_mask mask;
-        last = stop - sizeof(block) - 6; /* up to here, a block and an escape behind it can be read */
+        size_t n;
+        last =
+            stop - sizeof(block) - 6; /* up to here, a block and an escape behind it can be read */
         do {
             block = SBXI_JSON_LOAD(at);
             mask = SBXI_JSON_SPECIAL(block);
@@ -835,18 +854,19 @@ static void sbxi_json_copy(sbx_json *j, sbxi_json_input *in, int *foreign)
     }
     for (; at < stop && !sbxi_json_is_special(*at); *to++ = *at++)
         *foreign |= (unsigned char)*at >= 0x80;
-    in->at = at;
-    j->used = (size_t)(to - j->scratch);
+    *from = at;
+    *into = to;
 }
 
 /* One hexadecimal digit of an escape. Surrogates come in pairs, high before low: what cannot become
    one is refused as early as it shows. Returns the problem, or NULL. */
 static const char *sbxi_json_hex_step(sbx_json *j, char c)
 {
-    int digit = sbxi_json_hex(c), place = j->step - SBXI_JSON_HEX;
-    if (digit < 0)
+    uint32_t digit = sbxi_json_hex(c);
+    int place = j->step - SBXI_JSON_HEX;
+    if (digit > 15)
         return "four hexadecimal digits must follow \\u";
-    j->code = j->code << 4 | (uint32_t)digit;
+    j->code = j->code << 4 | digit;
     if (j->high ? (place == 0 && j->code != 0xd) || (place == 1 && j->code < 0xdc)
                 : place == 1 && j->code >= 0xdc && j->code <= 0xdf)
         return "half a surrogate pair stands alone";
@@ -879,7 +899,8 @@ static const char *sbxi_json_escape_step(sbx_json *j, char c)
         j->step = j->step == SBXI_JSON_PAIR ? SBXI_JSON_PAIR_U : SBXI_JSON_HEX;
         j->code = 0;
         return NULL;
-    default: return sbxi_json_hex_step(j, c);
+    default:
+        return sbxi_json_hex_step(j, c);
     }
 }
 
@@ -925,13 +946,23 @@ static sbx_status sbxi_json_give_part(sbx_json *j, sbx_json_event *event)
     return SBX_OK;
 }
 
+/* Copies text into scratch until there is something else in it, or the data ends, or the scratch may
+   be full. */
+static void sbxi_json_copy_more(sbx_json *j, sbxi_json_input *in, int *foreign)
+{
+    size_t room = j->cap - j->used, n = (size_t)(in->end - in->at);
+    char *to = j->scratch + j->used;
+    sbxi_json_copy(&in->at, &to, in->at + (n < room ? n : room), foreign);
+    j->used = (size_t)(to - j->scratch);
+}
+
 /* Goes on with a text by way of scratch. If it began in this data, at `text`, and has no escapes, it
    is lent from there after all. */
 static sbx_status sbxi_json_copy_text(sbx_json *j, sbxi_json_input *in, const char *text,
                                       int *foreign, sbx_json_event *event)
 {
     for (;;) {
-        size_t n = 0;
+        size_t n;
         int lent;
         if (j->step != SBXI_JSON_PLAIN) {
             sbx_status status = sbxi_json_read_escape(j, in);
@@ -940,7 +971,7 @@ static sbx_status sbxi_json_copy_text(sbx_json *j, sbxi_json_input *in, const ch
             if (status != SBX_OK)
                 return status;
         }
-        sbxi_json_copy(j, in, foreign);
+        sbxi_json_copy_more(j, in, foreign);
         lent = text && j->used == (size_t)(in->at - text);
         if (lent && j->used == j->cap) {
             n = sbxi_json_plain(in->at, (size_t)(in->end - in->at), foreign);
@@ -958,8 +989,8 @@ static sbx_status sbxi_json_copy_text(sbx_json *j, sbxi_json_input *in, const ch
             return sbxi_json_refuse(j, "a control character must be escaped");
         if (*in->at++ == '"') {
             n = lent ? (size_t)(in->at - 1 - text) : j->used;
-            in->at = sbxi_json_give_text(j, j->state == SBXI_JSON_IN_KEY,
-                                         lent ? text : j->scratch, n, in->at, in->end, event);
+            in->at = sbxi_json_give_text(j, j->state == SBXI_JSON_IN_KEY, lent ? text : j->scratch,
+                                         n, in->at, in->end, event);
             return SBX_OK;
         }
         j->step = SBXI_JSON_ESCAPE;
@@ -993,11 +1024,10 @@ static sbx_status sbxi_json_read_text(sbx_json *j, sbxi_json_input *in, const ch
 }
 
 /* Begins a text, at its quote. */
-static sbx_status sbxi_json_begin_text(sbx_json *j, int state, sbxi_json_input *in,
-                                       sbx_json_event *event)
+static sbx_status sbxi_json_begin_text(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
     in->at++;
-    j->state = state;
+    j->state = j->state <= SBXI_JSON_FIRST_VALUE ? SBXI_JSON_IN_STRING : SBXI_JSON_IN_KEY;
     j->step = SBXI_JSON_PLAIN;
     j->used = 0;
     return sbxi_json_read_text(j, in, in->at, event);
@@ -1025,8 +1055,10 @@ static int sbxi_json_number_step(int step, char c, const char **problem)
         if (!digit)
             *problem = "a digit must follow the decimal point";
         return SBXI_JSON_FRACTION;
-    case SBXI_JSON_FRACTION: return digit ? SBXI_JSON_FRACTION : e ? SBXI_JSON_E : -1;
-    case SBXI_JSON_EXPONENT: return digit ? SBXI_JSON_EXPONENT : -1;
+    case SBXI_JSON_FRACTION:
+        return digit ? SBXI_JSON_FRACTION : e ? SBXI_JSON_E : -1;
+    case SBXI_JSON_EXPONENT:
+        return digit ? SBXI_JSON_EXPONENT : -1;
     default:
         if (step == SBXI_JSON_E && (c == '+' || c == '-'))
             return SBXI_JSON_E_SIGN;
@@ -1091,13 +1123,14 @@ static sbx_status sbxi_json_read_word(sbx_json *j, sbxi_json_input *in, sbx_json
 
 /* ---- reader: structure ---- */
 
+/* What is left where a value must come: words, and all that is wrong. */
 static sbx_status sbxi_json_read_value(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
 {
     char c = *in->at;
     switch (c) {
-    case '"': return sbxi_json_begin_text(j, SBXI_JSON_IN_STRING, in, event);
     case '{':
-    case '[': return sbxi_json_fail(j, SBX_E_TOO_BIG, "arrays and objects are nested too deep");
+    case '[':
+        return sbxi_json_fail(j, SBX_E_TOO_BIG, "arrays and objects are nested too deep");
     case 't':
     case 'f':
     case 'n':
@@ -1105,7 +1138,8 @@ static sbx_status sbxi_json_read_value(sbx_json *j, sbxi_json_input *in, sbx_jso
         j->code = c == 't' ? 0 : c == 'f' ? 1 : 2;
         j->step = 0;
         return sbxi_json_read_word(j, in, event);
-    default: break;
+    default:
+        break;
     }
     if (c == '-' || (c >= '0' && c <= '9'))
         return sbxi_json_begin_number(j, in, event);
@@ -1113,58 +1147,6 @@ static sbx_status sbxi_json_read_value(sbx_json *j, sbxi_json_input *in, sbx_jso
                                : j->depth == 0 && (unsigned char)c == 0xef
                                    ? "a byte order mark must not stand here"
                                    : "a value must stand here");
-}
-
-static int sbxi_json_is_space(char c)
-{
-    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
-}
-
-/* Goes over white space, and the colon or comma that must stand there. SBX_OK: a value or key, or the
-   end of something, begins at in->at < in->end. */
-static sbx_status sbxi_json_read_between(sbx_json *j, sbxi_json_input *in)
-{
-    for (;; in->at++) {
-        if (in->at == in->end)
-            return j->state == SBXI_JSON_COMPLETE ? SBX_END : SBX_AGAIN;
-        if (sbxi_json_is_space(*in->at))
-            continue;
-        if (j->state == SBXI_JSON_COLON && *in->at == ':')
-            j->state = SBXI_JSON_VALUE;
-        else if (j->state == SBXI_JSON_AFTER_VALUE && *in->at == ',')
-            j->state = j->arrays & 1 ? SBXI_JSON_VALUE : SBXI_JSON_NEXT_KEY;
-        else
-            return SBX_OK;
-    }
-}
-
-/* Reads up to the next event, from where no text, number or word has begun. */
-static sbx_status sbxi_json_next(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
-{
-    const char *at;
-    sbx_status status = sbxi_json_read_between(j, in);
-    if (status != SBX_OK)
-        return status;
-    at = sbxi_json_simple(j, in->at, in->end, event);
-    if (at) {
-        in->at = at;
-        return SBX_OK;
-    }
-    switch (j->state) {
-    case SBXI_JSON_VALUE:
-    case SBXI_JSON_FIRST_VALUE: return sbxi_json_read_value(j, in, event);
-    case SBXI_JSON_FIRST_KEY:
-    case SBXI_JSON_NEXT_KEY:
-        if (*in->at == '"')
-            return sbxi_json_begin_text(j, SBXI_JSON_IN_KEY, in, event);
-        return sbxi_json_refuse(j, j->state == SBXI_JSON_FIRST_KEY ? "a key or } must stand here"
-                                                                   : "a key must stand here");
-    case SBXI_JSON_COLON: return sbxi_json_refuse(j, "a colon must follow the key");
-    case SBXI_JSON_AFTER_VALUE:
-        return sbxi_json_refuse(j, j->arrays & 1 ? "a comma or ] must stand here"
-                                                 : "a comma or } must stand here");
-    default: return sbxi_json_refuse(j, "only white space may follow the document");
-    }
 }
 
 /* Goes on with a text, of which a part may have been given. */
@@ -1178,40 +1160,129 @@ static sbx_status sbxi_json_resume_text(sbx_json *j, sbxi_json_input *in, sbx_js
     return sbxi_json_read_text(j, in, NULL, event);
 }
 
-/* Not part of sbx_json_read, so that the simple case need not save registers. */
-#if defined(__GNUC__)
-__attribute__((noinline))
-#endif
-static sbx_status sbxi_json_read_any(sbx_json *j, const char *start, size_t len, size_t *used,
-                                     sbx_json_event *event)
+/* Goes on where no simple event follows, nor a text begins. */
+static sbx_status sbxi_json_read_other(sbx_json *j, sbxi_json_input *in, sbx_json_event *event)
+{
+    switch (j->state) {
+    case SBXI_JSON_VALUE:
+    case SBXI_JSON_FIRST_VALUE:
+        return sbxi_json_read_value(j, in, event);
+    case SBXI_JSON_FIRST_KEY:
+        return sbxi_json_refuse(j, "a key or } must stand here");
+    case SBXI_JSON_NEXT_KEY:
+        return sbxi_json_refuse(j, "a key must stand here");
+    case SBXI_JSON_COLON:
+        return sbxi_json_refuse(j, "a colon must follow the key");
+    case SBXI_JSON_AFTER_VALUE:
+        return sbxi_json_refuse(j, j->arrays & 1 ? "a comma or ] must stand here"
+                                                 : "a comma or } must stand here");
+    case SBXI_JSON_COMPLETE:
+        return sbxi_json_refuse(j, "only white space may follow the document");
+    case SBXI_JSON_IN_KEY:
+    case SBXI_JSON_IN_STRING:
+        return sbxi_json_resume_text(j, in, event);
+    case SBXI_JSON_IN_NUMBER:
+        return sbxi_json_read_number(j, in, event);
+    case SBXI_JSON_IN_WORD:
+        return sbxi_json_read_word(j, in, event);
+    default:
+        return j->status;
+    }
+}
+
+static int sbxi_json_is_space(char c)
+{
+    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+
+/* Goes over white space, and the colon or comma that must stand there. */
+static const char *sbxi_json_skip(sbx_json *j, const char *at, const char *end)
+{
+    for (; at < end; at++) {
+        if (sbxi_json_is_space(*at))
+            continue;
+        if (j->state == SBXI_JSON_COLON && *at == ':')
+            j->state = SBXI_JSON_VALUE;
+        else if (j->state == SBXI_JSON_AFTER_VALUE && *at == ',')
+            j->state = j->arrays & 1 ? SBXI_JSON_VALUE : SBXI_JSON_NEXT_KEY;
+        else
+            break;
+    }
+    return at;
+}
+
+SBXI_NOINLINE sbx_status sbxi_json_read_any(sbx_json *j, const char *start, size_t len,
+                                            size_t *used, sbx_json_event *event)
 {
     sbxi_json_input in;
-    sbx_status status;
+    sbx_status status = SBX_OK;
     in.at = start;
     in.end = start + len;
     if (j->state <= SBXI_JSON_COMPLETE)
-        status = sbxi_json_next(j, &in, event);
-    else if (j->state <= SBXI_JSON_IN_STRING)
-        status = sbxi_json_resume_text(j, &in, event);
-    else if (j->state == SBXI_JSON_IN_NUMBER)
-        status = sbxi_json_read_number(j, &in, event);
-    else if (j->state == SBXI_JSON_IN_WORD)
-        status = sbxi_json_read_word(j, &in, event);
-    else
-        status = j->status;
+        in.at = sbxi_json_skip(j, start, in.end);
+    if (in.at == in.end && j->state <= SBXI_JSON_COMPLETE) {
+        status = j->state == SBXI_JSON_COMPLETE ? SBX_END : SBX_AGAIN;
+    } else if (j->state <= SBXI_JSON_NEXT_KEY && *in.at == '"') {
+        status = sbxi_json_begin_text(j, &in, event);
+    } else {
+        const char *at = in.at > start ? sbxi_json_simple(j, in.at, in.end, event) : NULL;
+        if (at)
+            in.at = at;
+        else
+            status = sbxi_json_read_other(j, &in, event);
+    }
     *used = (size_t)(in.at - start);
     j->offset += *used;
     return status;
 }
 
+/* The rest tries what is usual at less cost, and leaves the other cases to sbxi_json_read_any, with
+   nothing done. None is inlined into another, so that the simple ones need not save registers. */
+
+/* A text that ends in the data and fits into scratch. */
+SBXI_NOINLINE sbx_status sbxi_json_read_whole_text(sbx_json *j, const char *start, size_t len,
+                                                   size_t *used, sbx_json_event *event)
+{
+    const char *at = start + 1;
+    char *to = j->scratch;
+    sbx_utf8 utf8 = {0};
+    size_t n;
+    int foreign = 0;
+    sbxi_json_copy(&at, &to, start + (len <= j->cap ? len : j->cap), &foreign);
+    n = (size_t)(to - j->scratch);
+    if (at == start + len || *at != '"' ||
+        (foreign && !j->utf8_checked && !sbx_utf8_check(&utf8, start, (size_t)(at - start) + 1)))
+        return sbxi_json_read_any(j, start, len, used, event);
+    at = sbxi_json_give_text(j, j->state >= SBXI_JSON_FIRST_KEY,
+                             n == (size_t)(at - start) - 1 ? start + 1 : j->scratch, n, at + 1,
+                             start + len, event);
+    *used = (size_t)(at - start);
+    j->offset += *used;
+    return SBX_OK;
+}
+
+SBXI_NOINLINE sbx_status sbxi_json_read_simple(sbx_json *j, const char *start, size_t len,
+                                               size_t *used, sbx_json_event *event)
+{
+    const char *at = sbxi_json_simple(j, start, start + len, event);
+    if (!at)
+        return sbxi_json_read_any(j, start, len, used, event);
+    *used = (size_t)(at - start);
+    j->offset += *used;
+    return SBX_OK;
+}
+
 SBX_API sbx_status sbx_json_read(sbx_json *j, const void *data, size_t len, size_t *used,
                                  sbx_json_event *event)
 {
-    const char *start = len ? (const char *)data : "", *at = NULL;
-    if (len && j->state <= SBXI_JSON_AFTER_VALUE)
-        at = sbxi_json_simple(j, start, start + len, event);
+    const char *start = (const char *)data, *at;
+    if (len == 0)
+        return sbxi_json_read_any(j, "", 0, used, event);
+    if (*start != '"' || j->state > SBXI_JSON_NEXT_KEY)
+        return sbxi_json_read_simple(j, start, len, used, event);
+    at = len > 8 ? sbxi_json_short_text(j, start, start + len, event) : NULL;
     if (!at)
-        return sbxi_json_read_any(j, start, len, used, event);
+        return sbxi_json_read_whole_text(j, start, len, used, event);
     *used = (size_t)(at - start);
     j->offset += *used;
     return SBX_OK;
@@ -1298,13 +1369,25 @@ static void sbxi_json_put_escape(sbx_json_writer *w, char c)
     static const char digits[] = "0123456789abcdef";
     char escape[6] = {'\\', 'u', '0', '0', 0, 0};
     switch (c) {
-    case '\b': escape[1] = 'b'; break;
-    case '\f': escape[1] = 'f'; break;
-    case '\n': escape[1] = 'n'; break;
-    case '\r': escape[1] = 'r'; break;
-    case '\t': escape[1] = 't'; break;
+    case '\b':
+        escape[1] = 'b';
+        break;
+    case '\f':
+        escape[1] = 'f';
+        break;
+    case '\n':
+        escape[1] = 'n';
+        break;
+    case '\r':
+        escape[1] = 'r';
+        break;
+    case '\t':
+        escape[1] = 't';
+        break;
     case '"':
-    case '\\': escape[1] = c; break;
+    case '\\':
+        escape[1] = c;
+        break;
     default:
         escape[4] = digits[c >> 4];
         escape[5] = digits[c & 15];

@@ -1,9 +1,9 @@
 /* multipart: reads multipart/form-data (RFC 7578, RFC 2046) as it comes, writes a body of one part.
 
-   Promises: what a part holds is lent from the input and never copied, but for bytes that looked like
-   the start of a boundary at a cut: they are equal to the boundary's own, and lent from there. Only a
-   part's headers are kept, up to a limit. The outcome does not depend on how the bytes are cut. Calls
-   text, url and http1. */
+   Promises: what a part holds is lent from the input and never copied, but for bytes that looked
+   like the start of a boundary at a cut: they are equal to the boundary's own, and lent from there.
+   Only a part's headers are kept, up to a limit. The outcome does not depend on how the bytes are
+   cut. Calls text, url and http1. */
 #include "internal.h"
 
 enum {
@@ -30,8 +30,8 @@ static sbx_status sbxi_multipart_refuse(sbx_multipart *m, const char *problem)
 
 /* ---- headers ---- */
 
-/* Takes the next of the parameters "; name=value; name="value"" at text[*at]. 1: there is one, 0: there
-   is none left, -1: this is something else. */
+/* Takes the next of the parameters "; name=value; name="value"" at text[*at]. 1: there is one, 0:
+   there is none left, -1: this is something else. */
 static int sbxi_multipart_next(const char *text, size_t len, size_t *at,
                                sbxi_multipart_parameter *parameter)
 {
@@ -160,7 +160,7 @@ static sbx_status sbxi_multipart_head(sbx_multipart *m, const char *data, size_t
 /* Where the first delimiter starts from pos on, or what may become one behind the end of data. */
 static size_t sbxi_multipart_find(const sbx_multipart *m, const char *data, size_t len, size_t pos)
 {
-    while (pos < len) {
+    for (;;) {
         const char *cr = (const char *)memchr(data + pos, '\r', len - pos);
         size_t left;
         if (!cr)
@@ -168,13 +168,12 @@ static size_t sbxi_multipart_find(const sbx_multipart *m, const char *data, size
         left = len - (size_t)(cr - data);
         if (memcmp(cr, m->delimiter, left < m->delimiter_len ? left : m->delimiter_len) == 0)
             return (size_t)(cr - data);
-        pos = (size_t)(cr - data) + 1;
+        pos = (size_t)(cr - data) + 1; /* not beyond the end: a CR that stands last is a match */
     }
-    return len;
 }
 
-/* The n bytes of the delimiter that were taken were data. What comes before the first part is skipped:
-   SBX_AGAIN then. */
+/* The n bytes of the delimiter that were taken were data. What comes before the first part is
+   skipped: SBX_AGAIN then. */
 static sbx_status sbxi_multipart_replay(sbx_multipart *m, size_t n, sbx_multipart_event *event)
 {
     const char *data = m->delimiter + m->assumed;
@@ -230,15 +229,16 @@ static sbx_status sbxi_multipart_divide(sbx_multipart *m, int state, sbx_multipa
 }
 
 /* One byte behind a delimiter, which is followed by "--" or by white space and CR LF. Anything else
-   that is glued to it makes it the data that it was; but white space and then something else, no
-   reader should have to guess about. */
+   that is glued to it makes it the data that it was. But what else follows white space, or a line
+   that ends in LF, no reader should have to guess about. */
 static sbx_status sbxi_multipart_after(sbx_multipart *m, const char *data, size_t *pos,
                                        sbx_multipart_event *event)
 {
     char c = data[*pos];
     if (m->state == SBXI_MULTIPART_DASH && c != '-')
         return sbxi_multipart_replay(m, m->delimiter_len + 1, event);
-    if (m->state == SBXI_MULTIPART_AFTER && c != '-' && c != '\r' && !sbxi_http1_is_space(c))
+    if (m->state == SBXI_MULTIPART_AFTER && c != '-' && c != '\r' && c != '\n' &&
+        !sbxi_http1_is_space(c))
         return sbxi_multipart_replay(m, m->delimiter_len, event);
     (*pos)++;
     switch (m->state) {

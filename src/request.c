@@ -27,28 +27,44 @@ static int sbxi_has_control(const char *text)
     return 0;
 }
 
-/* A required name or path: what a URL's segment or query may hold. */
-static sbx_status sbxi_check_name(const char *field, const char *text, sbx_error *err)
+static sbx_status sbxi_check_utf8(const char *field, const char *text, sbx_error *err)
 {
     sbx_utf8 utf8 = {0};
-    if (!text || !*text)
-        return sbxi_fail_argument(err, field, "is required and must not be empty");
-    if (sbxi_has_control(text))
-        return sbxi_fail_argument(err, field, "must not hold control characters");
     if (!sbx_utf8_check(&utf8, text, strlen(text)) || utf8.state != 0)
         return sbxi_fail_argument(err, field, "must be UTF-8");
     return SBX_OK;
 }
 
-/* What a call cannot do without: a client (or what it made), and where its results go. */
-static sbx_status sbxi_check_results(const void *client, const void *out, const void *op, sbx_error *err)
+/* A required name or path: what a URL's segment or query may hold. */
+static sbx_status sbxi_check_name(const char *field, const char *text, sbx_error *err)
+{
+    if (!text || !*text)
+        return sbxi_fail_argument(err, field, "is required and must not be empty");
+    if (sbxi_has_control(text))
+        return sbxi_fail_argument(err, field, "must not hold control characters");
+    return sbxi_check_utf8(field, text, err);
+}
+
+/* What a call cannot do without: a client (or what it made), and a pointer where its result goes, of
+   whatever type, which is set to NULL. */
+static sbx_status sbxi_check_out(const void *client, void *out, sbx_error *err)
 {
     sbxi_error_clear(err);
+    if (out)
+        memset(out, 0, sizeof(void *));
     if (!client)
         return sbxi_fail_argument(err, "client", "(or what stands in its place) is NULL");
-    if (!out || !op)
-        return sbxi_fail_argument(err, "out", "or op is NULL: there is no place for the result");
+    if (!out)
+        return sbxi_fail_argument(err, "out", "is NULL: there is no place for the result");
     return SBX_OK;
+}
+
+/* The same for a call that makes an operation. */
+static sbx_status sbxi_check_start(const void *client, void *out, sbx_op **op, sbx_error *err)
+{
+    sbx_status st = sbxi_check_out(client, op, err);
+    sbx_status other = sbxi_check_out(client, out, st == SBX_OK ? err : NULL);
+    return st == SBX_OK ? other : st;
 }
 
 /* An optional time: 0 for the default, SBX_NONE, or milliseconds. */

@@ -102,13 +102,18 @@ typedef struct sbxi_record {
     int inner_field_count;
 } sbxi_record;
 
-static void sbxi_text_defaults(char *item, const sbxi_field *fields, int count)
+/* What an absent member means: no text, the number -1. */
+static void sbxi_field_defaults(char *item, const sbxi_field *fields, int count)
 {
     static const char *const empty = "";
+    static const int none = -1;
     int i;
-    for (i = 0; i < count; i++)
-        if (fields[i].kind != SBXI_INT)
+    for (i = 0; i < count; i++) {
+        if (fields[i].kind == SBXI_INT)
+            memcpy(item + fields[i].offset, &none, sizeof(none));
+        else
             memcpy(item + fields[i].offset, &empty, sizeof(empty));
+    }
 }
 
 /* What follows prefix in path, without the point between; NULL if path lies elsewhere. */
@@ -177,7 +182,7 @@ static void sbxi_filling_begin(sbxi_filling *f, int inside)
     if (!inside) {
         f->own = 0;
         if (f->items)
-            sbxi_text_defaults(f->items + f->count * r->size, r->fields, r->field_count);
+            sbxi_field_defaults(f->items + f->count * r->size, r->fields, r->field_count);
         f->count++;
     } else if (f->count) {
         f->own++;
@@ -185,7 +190,7 @@ static void sbxi_filling_begin(sbxi_filling *f, int inside)
         if (f->items) {
             char *item = f->items + (f->count - 1) * r->size;
             const char *first = f->inner + (f->inner_count - f->own) * r->inner_size;
-            sbxi_text_defaults(f->inner + (f->inner_count - 1) * r->inner_size, r->inner_fields,
+            sbxi_field_defaults(f->inner + (f->inner_count - 1) * r->inner_size, r->inner_fields,
                                r->inner_field_count);
             memcpy(item + r->inner_offset, &first, sizeof(first));
             memcpy(item + r->inner_count_offset, &f->own, sizeof(f->own));

@@ -18,10 +18,10 @@ typedef __m128i sbxi_v16;
 #define SBXI_V_AND(a, b) _mm_and_si128(a, b)
 #define SBXI_V_OR(a, b) _mm_or_si128(a, b)
 #define SBXI_V_XOR(a, b) _mm_xor_si128(a, b)
-#define SBXI_V_MAX(a, b) _mm_max_epu8(a, b)     /* unsigned */
-#define SBXI_V_MINUS(a, b) _mm_subs_epu8(a, b)  /* unsigned, 0 instead of less */
-#define SBXI_V_EQUAL(a, b) _mm_cmpeq_epi8(a, b) /* 0xff where so */
-#define SBXI_V_ABOVE(a, b) _mm_cmpgt_epi8(a, b) /* signed; 0xff where so */
+#define SBXI_V_MAX(a, b) _mm_max_epu8(a, b)        /* unsigned */
+#define SBXI_V_MINUS(a, b) _mm_subs_epu8(a, b)     /* unsigned, 0 instead of less */
+#define SBXI_V_EQUAL(a, b) _mm_cmpeq_epi8(a, b)    /* 0xff where so */
+#define SBXI_V_ABOVE(a, b) _mm_cmpgt_epi8(a, b)    /* signed; 0xff where so */
 #define SBXI_V_HIGH(a) (_mm_movemask_epi8(a) != 0) /* whether a byte is 0x80 or more */
 #elif defined(__aarch64__) && defined(__ARM_NEON)
 #include <arm_neon.h>
@@ -78,16 +78,16 @@ static uint32_t sbxi_utf8_step(uint32_t state, unsigned char byte)
 #ifdef SBXI_SIMD
 #define SBXI_UTF8_RUN 16
 
-/* Whether one of 16 bytes cannot stand where it stands. before1 to before3 are the bytes that lie one,
-   two and three places before each of them. */
+/* Whether one of 16 bytes cannot stand where it stands. before1 to before3 are the bytes that lie
+   one, two and three places before each of them. */
 static int sbxi_utf8_is_bad(sbxi_v16 bytes, sbxi_v16 before1, sbxi_v16 before2, sbxi_v16 before3)
 {
     /* Continuations stand exactly where a lead before them asks for one. */
     sbxi_v16 wanted = SBXI_V_OR(SBXI_V_OR(SBXI_V_MINUS(before1, SBXI_V_FILL(0xbf)),
                                           SBXI_V_MINUS(before2, SBXI_V_FILL(0xdf))),
                                 SBXI_V_MINUS(before3, SBXI_V_FILL(0xef)));
-    sbxi_v16 bad = SBXI_V_EQUAL(SBXI_V_EQUAL(wanted, SBXI_V_FILL(0)),
-                                SBXI_V_ABOVE(SBXI_V_FILL(0xc0), bytes));
+    sbxi_v16 bad =
+        SBXI_V_EQUAL(SBXI_V_EQUAL(wanted, SBXI_V_FILL(0)), SBXI_V_ABOVE(SBXI_V_FILL(0xc0), bytes));
     /* Leads that never occur: C0, C1, F5 to FF. */
     bad = SBXI_V_OR(bad, SBXI_V_EQUAL(SBXI_V_AND(bytes, SBXI_V_FILL(0xfe)), SBXI_V_FILL(0xc0)));
     bad = SBXI_V_OR(bad, SBXI_V_EQUAL(SBXI_V_MAX(bytes, SBXI_V_FILL(0xf5)), bytes));
@@ -115,8 +115,8 @@ static const unsigned char *sbxi_ascii(const unsigned char *p, const unsigned ch
     return p;
 }
 
-/* Checks text that starts between two characters and has at least SBXI_UTF8_RUN bytes, all or most of
-   it. Returns where the first character starts that is not checked; 0 if there is a bad byte. */
+/* Checks text that starts between two characters and has at least SBXI_UTF8_RUN bytes, all or most
+   of it. Returns where the first character starts that is not checked; 0 if there is a bad byte. */
 static size_t sbxi_utf8_run(const unsigned char *text, size_t len)
 {
     const unsigned char *end = text + (len < 19 ? 16 : len), *stop;
@@ -172,8 +172,8 @@ static const unsigned char *sbxi_ascii(const unsigned char *p, const unsigned ch
     return p;
 }
 
-/* Checks text that starts between two characters and has at least SBXI_UTF8_RUN bytes, all or most of
-   it. Returns where the first character starts that is not checked; 0 if there is a bad byte. */
+/* Checks text that starts between two characters and has at least SBXI_UTF8_RUN bytes, all or most
+   of it. Returns where the first character starts that is not checked; 0 if there is a bad byte. */
 static size_t sbxi_utf8_run(const unsigned char *text, size_t len)
 {
     const unsigned char *p = text, *last = text + len - 4;
@@ -294,7 +294,7 @@ static int sbxi_date_to_ms(uint64_t year, int month, uint64_t day, uint64_t seco
 enum { SBXI_DAY, SBXI_YEAR, SBXI_HOUR, SBXI_MINUTE, SBXI_SECOND, SBXI_MONTH, SBXI_DATE_FIELDS };
 
 /* Reads text as the pattern says, in which MMM stands for a month's name, D Y h m s for a digit of
-   the day, year, hour, minute and second, d for one that may be a space, and all else for itself. */
+   the day, year, hour, minute, second, d for one that may be a space, and the rest for itself. */
 static int sbxi_match_date(const char *text, size_t len, const char *pattern,
                            uint64_t field[SBXI_DATE_FIELDS])
 {
@@ -326,8 +326,8 @@ static int sbxi_match_date(const char *text, size_t len, const char *pattern,
     return 1;
 }
 
-/* The three forms of RFC 9110, 5.6.7. Years of two digits are 1970 to 2069: that needs no clock. The
-   day of the week must be one, but need not be the right one. 1 if the date is valid. */
+/* The three forms of RFC 9110, 5.6.7. Years of two digits are 1970 to 2069: that needs no clock.
+   The day of the week must be one, but need not be the right one. 1 if the date is valid. */
 static int sbxi_parse_http_date(const char *text, size_t len, int64_t *out_ms)
 {
     static const char days[] = "SunMonTueWedThuFriSat";

@@ -1,8 +1,8 @@
 /* url: percent-encoding, the parts of an absolute URL (RFC 3986), parameters of a query.
 
    Promises: no allocation; reads nothing beyond the length it is given. What sbx_url_parse lets
-   through has no character that could end a request line or a header, so its parts can be written to
-   the wire as they are. Calls text. */
+   through has no character that could end a request line or a header, so its parts can be written
+   to the wire as they are. Calls text. */
 #include "internal.h"
 
 /* The value of a hexadecimal digit, -1 if it is none. */

@@ -1,8 +1,8 @@
 /* websocket: the frames of RFC 6455, without extensions, for both ends of a connection.
 
-   Promises: never allocates; payload is lent where it lies, unmasked in place, and only the payload of
-   a control frame that comes in pieces is copied. A bad header is refused at the byte that makes it
-   bad, bad text likewise; control frames are judged when they are complete. May call: text. */
+   Promises: never allocates; payload is lent where it lies, unmasked in place, and only the payload
+   of a control frame that comes in pieces is copied. Bad text is refused at the first byte that is
+   wrong, a bad header too; the payload of a close frame when it is complete. May call: text. */
 #include "internal.h"
 
 #ifndef SBX_NO_WEBSOCKET
@@ -101,7 +101,7 @@ static sbx_status sbxi_ws_begin(sbx_ws *ws, const unsigned char *head, size_t ha
     return SBX_OK;
 }
 
-/* Takes a header, from the bytes themselves if they hold all of it, else piece by piece from ws->head.
+/* Takes a header, from the bytes themselves if they hold all of it, else collected in ws->head.
    SBX_AGAIN: it is not complete yet. */
 static sbx_status sbxi_ws_head(sbx_ws *ws, const unsigned char *p, size_t len, size_t *at)
 {
@@ -158,8 +158,8 @@ static sbx_status sbxi_ws_close(sbx_ws *ws, sbx_ws_event *event)
     return SBX_OK;
 }
 
-/* Takes what is there of a control frame's payload, and gives the frame once it is complete: lent from
-   the bytes at hand if they hold all of it, else from ws->control. */
+/* Takes what is there of a control frame's payload, and gives the frame once it is complete: lent
+   from the bytes at hand if they hold all of it, else from ws->control. */
 static sbx_status sbxi_ws_control(sbx_ws *ws, unsigned char *p, size_t len, size_t *at,
                                   sbx_ws_event *event)
 {

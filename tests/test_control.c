@@ -1,0 +1,1195 @@
+/* Templates and the life of sandboxes: what is sent, what is read, and what errors mean. */
+#define SANDBOX_IMPLEMENTATION
+#include "sandbox.h"
+
+#include "world.h"
+
+#define BASE "/v2/sandboxes"
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static sbx_template_options template_options(void)
+{
+    sbx_template_options options;
+    memset(&options, 0, sizeof(options));
+    options.name = "python";
+    options.image = "python:3.12-slim";
+    return options;
+}
+
+static sbx_sandbox_options sandbox_options(const char *template_name)
+{
+    sbx_sandbox_options options;
+    memset(&options, 0, sizeof(options));
+    options.template_name = template_name;
+    return options;
+}
+
+/* ---- templates ---- */
+
+static void a_template_is_created_with_the_defaults(void **state)
+{
+    sbx_template_options options = template_options();
+    sbx_template *got = NULL;
+    sbx_error err;
+    world w;
+    peer *p;
+    (void)state;
+    world_init(&w);
+    p = world_peer(&w);
+    peer_request(p, "POST", BASE "/templates");
+    peer_json(p, "{\"name\":\"python\",\"image\":\"python:3.12-slim\","
+                 "\"resources\":{\"cpu\":\"500m\",\"memory\":\"512Mi\"}}");
+    peer_reply(p, 201,
+               "{\"name\":\"python\",\"image\":\"python:3.12-slim\",\"resources\":{\"cpu\":\"500m\","
+               "\"memory\":\"512Mi\",\"storage\":null},\"volume_mounts\":null,\"id\":\"t-1\","
+               "\"created_at\":\"2026-03-01T00:00:00Z\",\"updated_at\":null}");
+    world_open(&w);
+    assert_status(&w, SBX_OK, sbx_template_create(w.client, &options, &got, &err), &err);
+    assert_string_equal(got->name, "python");
+    assert_string_equal(got->image, "python:3.12-slim");
+    assert_string_equal(got->cpu, "500m");
+    assert_string_equal(got->memory, "512Mi");
+    assert_string_equal(got->storage, "");
+    assert_int_equal(got->volume_mount_count, 0);
+    assert_string_equal(got->id, "t-1");
+    assert_string_equal(got->created_at, "2026-03-01T00:00:00Z");
+    assert_string_equal(got->updated_at, "");
+    sbx_free(got);
+    world_done(&w);
+}
+
+static void a_template_is_created_with_everything(void **state)
+{
+    static const sbx_volume_mount mounts[] = {{"data", "/data"}, {"more \"q\"", "/m\xc3\xbc"}};
+    sbx_template_options options = template_options();
+    sbx_template *got = NULL;
+    sbx_error err;
+    world w;
+    peer *p;
+    (void)state;
+    options.cpu = "2";
+    options.memory = "4Gi";
+    options.storage = "10Gi";
+    options.volume_mounts = mounts;
+    options.volume_mount_count = 2;
+    world_init(&w);
+    p = world_peer(&w);
+    peer_request(p, "POST", BASE "/templates");
+    peer_json(p,
+              "{\"name\":\"python\",\"image\":\"python:3.12-slim\","
+              "\"resources\":{\"cpu\":\"2\",\"memory\":\"4Gi\",\"storage\":\"10Gi\"},"
+              "\"volume_mounts\":[{\"volume_name\":\"data\",\"mount_path\":\"/data\"},"
+              "{\"volume_name\":\"more \\\"q\\\"\",\"mount_path\":\"/m\\u00fc\"}]}");
+    peer_reply(p, 200,
+               "{\"resources\":{\"storage\":\"10Gi\",\"gpu\":{\"count\":[1,2,{}]},\"memory\":\"4Gi\","
+               "\"cpu\":\"2\"},\"volume_mounts\":[{\"volume_name\":\"data\",\"mount_path\":\"/data\","
+               "\"extra\":[[]]},{\"mount_path\":\"/m\\u00fc\",\"volume_name\":\"more \\\"q\\\"\"},{}],"
+               "\"unknown\":{\"name\":\"not this\",\"resources\":{\"cpu\":\"no\"}},\"name\":\"python\","
+               "\"image\":\"x\"}");
+    world_open(&w);
+    assert_status(&w, SBX_OK, sbx_template_create(w.client, &options, &got, &err), &err);
+    assert_string_equal(got->name, "python");
+    assert_string_equal(got->cpu, "2");
+    assert_string_equal(got->memory, "4Gi");
+    assert_string_equal(got->storage, "10Gi");
+    assert_int_equal(got->volume_mount_count, 3);
+    assert_string_equal(got->volume_mounts[0].volume_name, "data");
+    assert_string_equal(got->volume_mounts[0].mount_path, "/data");
+    assert_string_equal(got->volume_mounts[1].volume_name, "more \"q\"");
+    assert_string_equal(got->volume_mounts[1].mount_path, "/m\xc3\xbc");
+    assert_string_equal(got->volume_mounts[2].volume_name, "");
+    assert_string_equal(got->volume_mounts[2].mount_path, "");
+    assert_string_equal(got->id, "");
+    sbx_free(got);
+    world_done(&w);
+}
+
+static void refuse_template(world *w, const sbx_template_options *options, const char *field)
+{
+    sbx_template *got = (sbx_template *)w;
+    sbx_error err;
+    assert_status(w, SBX_E_ARGUMENT, sbx_template_create(w->client, options, &got, &err), &err);
+    assert_null(got);
+    assert_says(w, &err, field);
+}
+
+static void wrong_template_options_are_refused(void **state)
+{
+    static const sbx_volume_mount no_name[] = {{NULL, "/data"}}, no_path[] = {{"data", ""}};
+    sbx_template_options options;
+    sbx_template *got = NULL;
+    sbx_error err;
+    world w;
+    (void)state;
+    world_init(&w);
+    world_open(&w);
+    options = template_options();
+    options.name = NULL;
+    refuse_template(&w, &options, "name");
+    options.name = "";
+    refuse_template(&w, &options, "name");
+    options = template_options();
+    options.image = NULL;
+    refuse_template(&w, &options, "image");
+    options.image = "";
+    refuse_template(&w, &options, "image");
+    options.image = "not utf-8: \xff";
+    refuse_template(&w, &options, "image");
+    options = template_options();
+    options.volume_mounts = no_name;
+    options.volume_mount_count = 1;
+    refuse_template(&w, &options, "volume");
+    options.volume_mounts = no_path;
+    refuse_template(&w, &options, "mount_path");
+    options.volume_mounts = NULL;
+    refuse_template(&w, &options, "volume_mounts");
+    options = template_options();
+    assert_status(&w, SBX_E_ARGUMENT, sbx_template_create(w.client, NULL, &got, &err), &err);
+    assert_status(&w, SBX_E_ARGUMENT, sbx_template_create(NULL, &options, &got, &err), &err);
+    assert_status(&w, SBX_E_ARGUMENT, sbx_template_create(w.client, &options, NULL, &err), &err);
+    assert_status(&w, SBX_E_ARGUMENT, sbx_template_list(w.client, NULL, NULL, &err), &err);
+    assert_status(&w, SBX_E_ARGUMENT, sbx_template_get(NULL, "t", NULL, &got, &err), &err);
+    assert_status(&w, SBX_E_ARGUMENT, sbx_template_get(w.client, "t", NULL, NULL, &err), &err);
+    assert_int_equal(w.dials, 0);
+    world_done(&w);
+}
+
+static void answers_take_defaults_for_what_is_absent_or_null(void **state)
+{
+    static const char *const bodies[] = {
+        "{}",
+        "{\"name\":null,\"image\":null,\"resources\":null,\"volume_mounts\":[],\"id\":null}",
+        "{\"resources\":{}}",
+        "{\"resources\":{\"cpu\":null,\"memory\":null,\"storage\":null}}",
+        "{\"a\":{\"b\":[{\"c\":[1,2.5e300,true,null,\"x\"]}]},\"name2\":\"n\",\"Name\":\"n\"}",
+    };
+    size_t i;
+    (void)state;
+    for (i = 0; i < COUNT(bodies); i++) {
+        sbx_template *got = NULL;
+        sbx_error err;
+        world w;
+        peer *p;
+        world_init(&w);
+        p = world_peer(&w);
+        peer_request(p, "GET", BASE "/templates/x");
+        peer_reply(p, 200, bodies[i]);
+        world_open(&w);
+        assert_status(&w, SBX_OK, sbx_template_get(w.client, "x", NULL, &got, &err), &err);
+        assert_string_equal(got->name, "");
+        assert_string_equal(got->image, "");
+        assert_string_equal(got->cpu, "");
+        assert_string_equal(got->memory, "");
+        assert_string_equal(got->storage, "");
+        assert_string_equal(got->id, "");
+        assert_string_equal(got->created_at, "");
+        assert_string_equal(got->updated_at, "");
+        assert_int_equal(got->volume_mount_count, 0);
+        sbx_free(got);
+        world_done(&w);
+    }
+}
+
+static void texts_are_unescaped_and_the_last_of_equal_members_wins(void **state)
+{
+    sbx_template *got = NULL;
+    sbx_error err;
+    world w;
+    peer *p;
+    (void)state;
+    world_init(&w);
+    p = world_peer(&w);
+    p->piece = 1;
+    peer_request(p, "GET", BASE "/templates/x");
+    peer_reply(p, 200,
+               "{\"name\":\"first\",\"image\":\"\\u00fc\\ud83d\\ude00\\n\\t\\\"\\\\\\/\","
+               "\"n\\u0061me\":\"second \xf0\x9f\x98\x80\",\"id\":\"\"}");
+    world_open(&w);
+    assert_status(&w, SBX_OK, sbx_template_get(w.client, "x", NULL, &got, &err), &err);
+    assert_string_equal(got->name, "second \xf0\x9f\x98\x80");
+    assert_string_equal(got->image, "\xc3\xbc\xf0\x9f\x98\x80\n\t\"\\/");
+    sbx_free(got);
+    world_done(&w);
+}
+
+static void templates_are_listed(void **state)
+{
+    static const char *const empty[] = {"{\"templates\":[]}", "{\"templates\":null}", "{}"};
+    sbx_templates *got = NULL;
+    sbx_error err;
+    world w;
+    peer *p;
+    size_t i;
+    (void)state;
+    world_init(&w);
+    p = world_peer(&w);
+    for (i = 0; i < 3; i++) {
+        peer_request(p, "GET", BASE "/templates");
+        peer_reply(p, 200, empty[i]);
+    }
+    peer_request(p, "GET", BASE "/templates");
+    peer_reply(p, 200,
+               "{\"next\":\"x\",\"templates\":[{\"name\":\"a\",\"image\":\"i\",\"volume_mounts\":"
+               "[{\"volume_name\":\"v\",\"mount_path\":\"/v\"}]},{},{\"name\":\"c\",\"volume_mounts\":"
+               "[{\"volume_name\":\"u\"},{\"volume_name\":\"w\"}]}],\"total\":3}");
+    world_open(&w);
+    for (i = 0; i < 3; i++) {
+        assert_status(&w, SBX_OK, sbx_template_list(w.client, NULL, &got, &err), &err);
+        assert_int_equal(got->count, 0);
+        sbx_free(got);
+    }
+    assert_status(&w, SBX_OK, sbx_template_list(w.client, NULL, &got, &err), &err);
+    assert_int_equal(got->count, 3);
+    assert_string_equal(got->items[0].name, "a");
+    assert_int_equal(got->items[0].volume_mount_count, 1);
+    assert_string_equal(got->items[0].volume_mounts[0].mount_path, "/v");
+    assert_string_equal(got->items[1].name, "");
+    assert_string_equal(got->items[2].name, "c");
+    assert_int_equal(got->items[2].volume_mount_count, 2);
+    assert_string_equal(got->items[2].volume_mounts[0].volume_name, "u");
+    assert_string_equal(got->items[2].volume_mounts[1].volume_name, "w");
+    sbx_free(got);
+    world_done(&w);
+}
+
+static void a_long_list_is_read(void **state)
+{
+    wtext body = {NULL, 0, 0};
+    sbx_templates *got = NULL;
+    sbx_error err;
+    world w;
+    peer *p;
+    int i;
+    (void)state;
+    wtext_puts(&body, "{\"templates\":[");
+    for (i = 0; i < 5000; i++)
+        wtext_printf(&body, "%s{\"name\":\"template-%d\",\"resources\":{\"cpu\":\"%dm\"}}",
+                     i ? "," : "", i, i);
+    wtext_puts(&body, "]}");
+    world_init(&w);
+    p = world_peer(&w);
+    peer_request(p, "GET", BASE "/templates");
+    peer_reply(p, 200, body.data);
+    world_open(&w);
+    assert_status(&w, SBX_OK, sbx_template_list(w.client, NULL, &got, &err), &err);
+    assert_int_equal(got->count, 5000);
+    assert_string_equal(got->items[4999].name, "template-4999");
+    assert_string_equal(got->items[1234].cpu, "1234m");
+    sbx_free(got);
+    wtext_free(&body);
+    world_done(&w);
+}
+
+static void things_are_deleted_whatever_the_answer_holds(void **state)
+{
+    static const int statuses[] = {204, 200, 202};
+    static const char *const bodies[] = {"", "{\"ok\":true}", "not JSON"};
+    sbx_error err;
+    world w;
+    peer *p;
+    int i;
+    (void)state;
+    world_init(&w);
+    p = world_peer(&w);
+    for (i = 0; i < 3; i++) {
+        peer_request(p, "DELETE", BASE "/templates/old");
+        peer_without(p, "Content-Type");
+        peer_reply(p, statuses[i], bodies[i]);
+        peer_request(p, "DELETE", BASE "/boxes/old");
+        peer_reply(p, statuses[i], bodies[i]);
+    }
+    world_open(&w);
+    for (i = 0; i < 3; i++) {
+        assert_status(&w, SBX_OK, sbx_template_delete(w.client, "old", NULL, &err), &err);
+        assert_status(&w, SBX_OK, sbx_sandbox_delete(w.client, "old", NULL, &err), &err);
+    }
+    assert_int_equal(w.dials, 1);
+    world_done(&w);
+}
+
+/* ---- names in paths ---- */
+
+static void names_are_encoded_so_that_they_stay_one_segment(void **state)
+{
+    static const char *const names[][2] = {
+        {"plain-name_1~", "plain-name_1~"}, {"a/b", "a%2Fb"},       {".", "%2E"},
+        {"..", "%2E%2E"},                   {"../x", "%2E%2E%2Fx"}, {"%", "%25"},
+        {"%2e%2e", "%252e%252e"},           {"a b", "a%20b"},       {"a?b#c", "a%3Fb%23c"},
+        {"m\xc3\xbcll", "m%C3%BCll"},       {"'()*!", "%27%28%29%2A%21"},
+        {"a+b&c=d;e,f", "a%2Bb%26c%3Dd%3Be%2Cf"}, {"\\", "%5C"},
+    };
+    size_t i;
+    (void)state;
+    for (i = 0; i < COUNT(names); i++) {
+        char path[5][200];
+        sbx_template *template = NULL;
+        sbx_sandbox *sandbox = NULL;
+        sbx_sandbox_status *status = NULL;
+        sbx_error err;
+        world w;
+        peer *p;
+        world_init(&w);
+        p = world_peer(&w);
+        snprintf(path[0], sizeof(path[0]), BASE "/templates/%s", names[i][1]);
+        snprintf(path[1], sizeof(path[1]), BASE "/boxes/%s", names[i][1]);
+        snprintf(path[2], sizeof(path[2]), BASE "/boxes/%s/status", names[i][1]);
+        peer_request(p, "GET", path[0]);
+        peer_reply(p, 200, "{}");
+        peer_request(p, "DELETE", path[0]);
+        peer_reply(p, 204, "");
+        peer_request(p, "GET", path[1]);
+        peer_reply(p, 200, "{}");
+        peer_request(p, "DELETE", path[1]);
+        peer_reply(p, 204, "");
+        peer_request(p, "GET", path[2]);
+        peer_reply(p, 200, "{\"status\":\"ready\"}");
+        peer_request(p, "GET", path[2]);
+        peer_reply(p, 200, "{\"status\":\"ready\"}");
+        peer_request(p, "GET", path[1]);
+        peer_reply(p, 200, "{}");
+        world_open(&w);
+        assert_status(&w, SBX_OK,
+                      sbx_template_get(w.client, names[i][0], NULL, &template, &err), &err);
+        sbx_free(template);
+        assert_status(&w, SBX_OK, sbx_template_delete(w.client, names[i][0], NULL, &err), &err);
+        assert_status(&w, SBX_OK, sbx_sandbox_get(w.client, names[i][0], NULL, &sandbox, &err),
+                      &err);
+        sbx_free(sandbox);
+        assert_status(&w, SBX_OK, sbx_sandbox_delete(w.client, names[i][0], NULL, &err), &err);
+        assert_status(&w, SBX_OK,
+                      sbx_sandbox_get_status(w.client, names[i][0], NULL, &status, &err), &err);
+        sbx_free(status);
+        assert_status(&w, SBX_OK, sbx_sandbox_wait(w.client, names[i][0], NULL, &sandbox, &err),
+                      &err);
+        sbx_free(sandbox);
+        world_done(&w);
+    }
+}
+
+static void bad_names_are_refused_before_anything_is_sent(void **state)
+{
+    static const char *const names[] = {NULL, "", "a\nb", "\r", "\x01", "a\x7f", "\t"};
+    size_t i;
+    world w;
+    (void)state;
+    world_init(&w);
+    world_open(&w);
+    for (i = 0; i < COUNT(names); i++) {
+        sbx_template *template = (sbx_template *)&w;
+        sbx_sandbox *sandbox = (sbx_sandbox *)&w;
+        sbx_sandbox_status *status = (sbx_sandbox_status *)&w;
+        sbx_op *op = (sbx_op *)&w;
+        sbx_error err;
+        assert_status(&w, SBX_E_ARGUMENT,
+                      sbx_template_get(w.client, names[i], NULL, &template, &err), &err);
+        assert_null(template);
+        assert_string_equal(err.field, "name");
+        assert_status(&w, SBX_E_ARGUMENT, sbx_template_delete(w.client, names[i], NULL, &err),
+                      &err);
+        assert_status(&w, SBX_E_ARGUMENT,
+                      sbx_template_delete_start(w.client, names[i], NULL, &op, &err), &err);
+        assert_null(op);
+        assert_status(&w, SBX_E_ARGUMENT,
+                      sbx_sandbox_get(w.client, names[i], NULL, &sandbox, &err), &err);
+        assert_null(sandbox);
+        assert_status(&w, SBX_E_ARGUMENT, sbx_sandbox_delete(w.client, names[i], NULL, &err), &err);
+        assert_status(&w, SBX_E_ARGUMENT,
+                      sbx_sandbox_get_status(w.client, names[i], NULL, &status, &err), &err);
+        assert_null(status);
+        assert_status(&w, SBX_E_ARGUMENT,
+                      sbx_sandbox_wait(w.client, names[i], NULL, &sandbox, &err), &err);
+    }
+    assert_int_equal(w.dials, 0);
+    world_done(&w);
+}
+
+/* ---- sandboxes ---- */
+
+static void sandboxes_are_created_in_every_way(void **state)
+{
+    static const struct {
+        sbx_sandbox_options options;
+        const char *body;
+    } cases[] = {
+        {{"python", NULL, NULL, NULL, 0, 0, {0, NULL, NULL}},
+         "{\"template_name\":\"python\",\"wait_for_ready\":true,\"timeout\":30}"},
+        {{NULL, "snap-1", NULL, NULL, 0, 0, {0, NULL, NULL}},
+         "{\"snapshot_id\":\"snap-1\",\"wait_for_ready\":true,\"timeout\":30}"},
+        {{NULL, NULL, "nightly", NULL, 0, 0, {0, NULL, NULL}},
+         "{\"snapshot_name\":\"nightly\",\"wait_for_ready\":true,\"timeout\":30}"},
+        {{NULL, NULL, NULL, NULL, 0, 0, {0, NULL, NULL}},
+         "{\"wait_for_ready\":true,\"timeout\":30}"},
+        {{"python", NULL, NULL, "my \"box\"", 0, 90000, {0, NULL, NULL}},
+         "{\"template_name\":\"python\",\"name\":\"my \\\"box\\\"\",\"wait_for_ready\":true,"
+         "\"timeout\":90}"},
+        {{"python", NULL, NULL, NULL, 0, 1, {0, NULL, NULL}},
+         "{\"template_name\":\"python\",\"wait_for_ready\":true,\"timeout\":1}"},
+        {{"python", NULL, NULL, NULL, 0, 1001, {0, NULL, NULL}},
+         "{\"template_name\":\"python\",\"wait_for_ready\":true,\"timeout\":2}"},
+        {{"python", NULL, NULL, NULL, 1, 0, {0, NULL, NULL}},
+         "{\"template_name\":\"python\",\"wait_for_ready\":false}"},
+        {{"python", NULL, NULL, NULL, 1, 5000, {0, NULL, NULL}},
+         "{\"template_name\":\"python\",\"wait_for_ready\":false}"},
+    };
+    size_t i;
+    (void)state;
+    for (i = 0; i < COUNT(cases); i++) {
+        sbx_sandbox *got = NULL;
+        sbx_error err;
+        world w;
+        peer *p;
+        world_init(&w);
+        p = world_peer(&w);
+        peer_request(p, "POST", BASE "/boxes");
+        peer_json(p, cases[i].body);
+        peer_reply(p, 201,
+                   "{\"name\":\"box-1\",\"id\":\"b-1\",\"template_name\":\"python\","
+                   "\"dataplane_url\":\"" WORLD_DATAPLANE "\",\"status\":\"provisioning\","
+                   "\"status_message\":\"pulling\",\"created_at\":\"c\",\"updated_at\":\"u\","
+                   "\"snapshot_id\":\"s-9\",\"vcpus\":2,\"mem_bytes\":1073741824,\"stopped_at\":null}");
+        world_open(&w);
+        assert_status(&w, SBX_OK, sbx_sandbox_create(w.client, &cases[i].options, &got, &err),
+                      &err);
+        assert_ptr_equal(got->client, w.client);
+        assert_string_equal(got->name, "box-1");
+        assert_string_equal(got->id, "b-1");
+        assert_string_equal(got->template_name, "python");
+        assert_string_equal(got->dataplane_url, WORLD_DATAPLANE);
+        assert_int_equal(got->state, SBX_STATE_PROVISIONING);
+        assert_string_equal(got->status, "provisioning");
+        assert_string_equal(got->status_message, "pulling");
+        assert_string_equal(got->snapshot_id, "s-9");
+        assert_string_equal(got->created_at, "c");
+        assert_string_equal(got->updated_at, "u");
+        sbx_free(got);
+        world_done(&w);
+    }
+}
+
+static void exclusive_and_wrong_sandbox_options_are_refused(void **state)
+{
+    static const sbx_sandbox_options bad[] = {
+        {"t", "s", NULL, NULL, 0, 0, {0, NULL, NULL}},
+        {"t", NULL, "n", NULL, 0, 0, {0, NULL, NULL}},
+        {NULL, "s", "n", NULL, 0, 0, {0, NULL, NULL}},
+        {"t", "s", "n", NULL, 0, 0, {0, NULL, NULL}},
+        {"", NULL, NULL, NULL, 0, 0, {0, NULL, NULL}},
+        {NULL, "", NULL, NULL, 0, 0, {0, NULL, NULL}},
+        {NULL, NULL, "", NULL, 0, 0, {0, NULL, NULL}},
+        {"t", NULL, NULL, "", 0, 0, {0, NULL, NULL}},
+        {"t", NULL, NULL, NULL, 0, -7, {0, NULL, NULL}},
+        {"t", NULL, NULL, NULL, 0, 0, {-7, NULL, NULL}},
+        {"\xff", NULL, NULL, NULL, 0, 0, {0, NULL, NULL}},
+    };
+    sbx_sandbox *got;
+    sbx_error err;
+    world w;
+    size_t i;
+    (void)state;
+    world_init(&w);
+    world_open(&w);
+    for (i = 0; i < COUNT(bad); i++) {
+        got = (sbx_sandbox *)&w;
+        assert_status(&w, SBX_E_ARGUMENT, sbx_sandbox_create(w.client, &bad[i], &got, &err), &err);
+        assert_null(got);
+    }
+    assert_status(&w, SBX_E_ARGUMENT, sbx_sandbox_create(NULL, NULL, &got, &err), &err);
+    assert_status(&w, SBX_E_ARGUMENT, sbx_sandbox_create(w.client, NULL, NULL, &err), &err);
+    assert_int_equal(w.dials, 0);
+    world_done(&w);
+}
+
+static void creating_a_sandbox_waits_thirty_seconds_longer_than_the_service(void **state)
+{
+    static const int64_t cases[][3] = {
+        {0, 0, 60000}, {120000, 0, 150000}, {0, 1, 30000}, {90000, 1, 30000}};
+    size_t i;
+    (void)state;
+    for (i = 0; i < COUNT(cases); i++) {
+        sbx_sandbox_options options = sandbox_options("python");
+        sbx_sandbox *got = NULL;
+        sbx_error err;
+        sbx_status st;
+        world w;
+        int64_t start;
+        world_init(&w);
+        peer_request(world_peer(&w), "POST", BASE "/boxes");
+        options.ready_timeout_ms = cases[i][0];
+        options.no_wait = (int)cases[i][1];
+        world_open(&w);
+        start = w.now;
+        st = sbx_sandbox_create(w.client, &options, &got, &err);
+        check_error(&w, st, &err);
+        assert_true(st < 0);
+        assert_null(got);
+        assert_int_equal(w.now - start, cases[i][2]);
+        assert_int_equal(w.dials, 1);
+        world_done(&w);
+    }
+}
+
+static void words_for_the_status_are_known(void **state)
+{
+    static const struct {
+        const char *json, *status;
+        sbx_state state;
+    } cases[] = {
+        {"{}", "ready", SBX_STATE_READY},
+        {"{\"status\":null}", "ready", SBX_STATE_READY},
+        {"{\"status\":\"ready\"}", "ready", SBX_STATE_READY},
+        {"{\"status\":\"provisioning\"}", "provisioning", SBX_STATE_PROVISIONING},
+        {"{\"status\":\"failed\"}", "failed", SBX_STATE_FAILED},
+        {"{\"status\":\"stopped\"}", "stopped", SBX_STATE_STOPPED},
+        {"{\"status\":\"hibernating\"}", "hibernating", SBX_STATE_UNKNOWN},
+        {"{\"status\":\"READY\"}", "READY", SBX_STATE_UNKNOWN},
+    };
+    size_t i;
+    (void)state;
+    for (i = 0; i < COUNT(cases); i++) {
+        sbx_sandbox *got = NULL;
+        sbx_error err;
+        world w;
+        peer *p;
+        world_init(&w);
+        p = world_peer(&w);
+        peer_request(p, "GET", BASE "/boxes/b");
+        peer_reply(p, 200, cases[i].json);
+        world_open(&w);
+        assert_status(&w, SBX_OK, sbx_sandbox_get(w.client, "b", NULL, &got, &err), &err);
+        assert_int_equal(got->state, cases[i].state);
+        assert_string_equal(got->status, cases[i].status);
+        assert_string_equal(got->name, "");
+        assert_string_equal(got->dataplane_url, "");
+        assert_string_equal(got->status_message, "");
+        assert_string_equal(got->snapshot_id, "");
+        sbx_free(got);
+        world_done(&w);
+    }
+}
+
+static void wrong_types_in_a_sandbox_are_protocol_errors(void **state)
+{
+    static const char *const bodies[] = {
+        "{\"name\":1}",   "{\"dataplane_url\":[]}", "{\"status\":{}}", "{\"id\":7}",
+        "{\"status_message\":false}", "[]",  "null",  "\"ready\"", "{\"status\":\"ready\"",
+    };
+    size_t i;
+    int k;
+    (void)state;
+    for (i = 0; i < COUNT(bodies); i++) {
+        for (k = 0; k < 3; k++) {
+            sbx_sandbox_options options = sandbox_options(NULL);
+            sbx_sandbox *got = NULL;
+            sbx_sandboxes *list = NULL;
+            sbx_error err;
+            sbx_status st;
+            char body[200];
+            world w;
+            peer *p;
+            world_init(&w);
+            p = world_peer(&w);
+            peer_request(p, k == 1 ? "POST" : "GET", k ? BASE "/boxes" : BASE "/boxes/b");
+            snprintf(body, sizeof(body), k == 2 ? "{\"sandboxes\":[%s]}" : "%s", bodies[i]);
+            peer_reply(p, 200, body);
+            world_open(&w);
+            st = k == 2   ? sbx_sandbox_list(w.client, NULL, &list, &err)
+                 : k == 1 ? sbx_sandbox_create(w.client, &options, &got, &err)
+                          : sbx_sandbox_get(w.client, "b", NULL, &got, &err);
+            if (st != SBX_E_PROTOCOL)
+                world_fail(&w, "%s for %s", sbx_status_name(st), body);
+            check_error(&w, st, &err);
+            assert_null(got);
+            assert_null(list);
+            world_done(&w);
+        }
+    }
+}
+
+static void listed_sandboxes_are_handles(void **state)
+{
+    sbx_sandboxes *got = NULL;
+    sbx_bytes *bytes = NULL;
+    sbx_error err;
+    world w;
+    peer *p;
+    (void)state;
+    world_init(&w);
+    p = world_peer(&w);
+    peer_request(p, "GET", BASE "/boxes");
+    peer_reply(p, 200,
+               "{\"sandboxes\":[{\"name\":\"a\"},{\"name\":\"b\",\"dataplane_url\":\"" WORLD_DATAPLANE
+               "\",\"status\":\"stopped\"}]}");
+    p = world_peer(&w);
+    peer_request(p, "GET", "/sb-1/download?path=f");
+    peer_reply(p, 200, "data");
+    world_open(&w);
+    assert_status(&w, SBX_OK, sbx_sandbox_list(w.client, NULL, &got, &err), &err);
+    assert_int_equal(got->count, 2);
+    assert_ptr_equal(got->items[1].client, w.client);
+    assert_string_equal(got->items[0].name, "a");
+    assert_int_equal(got->items[0].state, SBX_STATE_READY);
+    assert_status(&w, SBX_OK, sbx_read(&got->items[1], "f", NULL, &bytes, &err), &err);
+    assert_string_equal(bytes->data, "data");
+    sbx_free(bytes);
+    sbx_free(got);
+    world_done(&w);
+}
+
+static void the_status_is_read(void **state)
+{
+    sbx_sandbox_status *got = NULL;
+    sbx_error err;
+    world w;
+    peer *p;
+    (void)state;
+    world_init(&w);
+    p = world_peer(&w);
+    peer_request(p, "GET", BASE "/boxes/b/status");
+    peer_reply(p, 200, "{\"status\":\"failed\",\"status_message\":\"no such image\",\"x\":[]}");
+    peer_request(p, "GET", BASE "/boxes/b/status");
+    peer_reply(p, 200, "{\"status\":\"provisioning\",\"status_message\":null}");
+    world_open(&w);
+    assert_status(&w, SBX_OK, sbx_sandbox_get_status(w.client, "b", NULL, &got, &err), &err);
+    assert_int_equal(got->state, SBX_STATE_FAILED);
+    assert_string_equal(got->status, "failed");
+    assert_string_equal(got->status_message, "no such image");
+    sbx_free(got);
+    assert_status(&w, SBX_OK, sbx_sandbox_get_status(w.client, "b", NULL, &got, &err), &err);
+    assert_int_equal(got->state, SBX_STATE_PROVISIONING);
+    assert_string_equal(got->status_message, "");
+    sbx_free(got);
+    world_done(&w);
+}
+
+/* ---- waiting ---- */
+
+static void expect_polls(peer *p, int n, const char *status)
+{
+    char body[100];
+    snprintf(body, sizeof(body), "{\"status\":\"%s\"}", status);
+    while (n--) {
+        peer_request(p, "GET", BASE "/boxes/b/status");
+        peer_reply(p, 200, body);
+    }
+}
+
+static void waiting_polls_until_it_is_ready_and_gets_the_sandbox(void **state)
+{
+    static const char *const words[] = {"provisioning", "stopped", "something-new"};
+    size_t i;
+    (void)state;
+    for (i = 0; i < 3; i++) {
+        sbx_wait_options options;
+        sbx_sandbox *got = NULL;
+        sbx_error err;
+        world w;
+        peer *p;
+        int64_t start;
+        memset(&options, 0, sizeof(options));
+        options.poll_interval_ms = i == 2 ? 250 : 0;
+        world_init(&w);
+        p = world_peer(&w);
+        expect_polls(p, 3, words[i]);
+        expect_polls(p, 1, "ready");
+        peer_request(p, "GET", BASE "/boxes/b");
+        peer_reply(p, 200, "{\"name\":\"b\",\"dataplane_url\":\"http://127.0.0.1:9/x\"}");
+        world_open(&w);
+        start = w.now;
+        assert_status(&w, SBX_OK,
+                      sbx_sandbox_wait(w.client, "b", i ? &options : NULL, &got, &err), &err);
+        assert_int_equal(w.now - start, i == 2 ? 750 : 3000);
+        assert_string_equal(got->name, "b");
+        assert_int_equal(got->state, SBX_STATE_READY);
+        assert_int_equal(w.dials, 1);
+        sbx_free(got);
+        world_done(&w);
+    }
+}
+
+static void waiting_ends_when_the_sandbox_failed(void **state)
+{
+    sbx_sandbox *got = NULL;
+    sbx_error err;
+    world w;
+    peer *p;
+    (void)state;
+    world_init(&w);
+    p = world_peer(&w);
+    expect_polls(p, 1, "provisioning");
+    peer_request(p, "GET", BASE "/boxes/b/status");
+    peer_reply(p, 200, "{\"status\":\"failed\",\"status_message\":\"the image cannot be pulled\"}");
+    world_open(&w);
+    assert_status(&w, SBX_E_CREATION, sbx_sandbox_wait(w.client, "b", NULL, &got, &err), &err);
+    assert_null(got);
+    assert_says(&w, &err, "the image cannot be pulled");
+    assert_string_equal(err.resource_type, "sandbox");
+    assert_string_equal(err.last_status, "failed");
+    world_done(&w);
+}
+
+static void waiting_does_not_outlast_its_limit(void **state)
+{
+    static const int64_t limits[] = {1, 999, 1000, 1001, 2500, 0};
+    size_t i;
+    (void)state;
+    for (i = 0; i < COUNT(limits); i++) {
+        sbx_wait_options options;
+        sbx_sandbox *got = NULL;
+        sbx_error err;
+        world w;
+        peer *p;
+        int64_t start, limit = limits[i] ? limits[i] : 120000;
+        memset(&options, 0, sizeof(options));
+        options.ready_timeout_ms = limits[i];
+        world_init(&w);
+        p = world_peer(&w);
+        expect_polls(p, 200, "provisioning");
+        p->optional = 1;
+        world_open(&w);
+        start = w.now;
+        assert_status(&w, SBX_E_RESOURCE_TIMEOUT,
+                      sbx_sandbox_wait(w.client, "b", &options, &got, &err), &err);
+        assert_null(got);
+        assert_int_equal(w.now - start, limit);
+        assert_string_equal(err.last_status, "provisioning");
+        assert_string_equal(err.resource_type, "sandbox");
+        assert_says(&w, &err, "provisioning");
+        assert_true(p->requests >= 1);
+        assert_between(p->requests, (limit + 999) / 1000, limit / 1000 + 2);
+        world_done(&w);
+    }
+}
+
+static void waiting_without_a_limit_goes_on(void **state)
+{
+    sbx_wait_options options;
+    sbx_sandbox *got = NULL;
+    sbx_error err;
+    world w;
+    peer *p;
+    int64_t start;
+    (void)state;
+    memset(&options, 0, sizeof(options));
+    options.ready_timeout_ms = SBX_NONE;
+    options.poll_interval_ms = 60000;
+    world_init(&w);
+    p = world_peer(&w);
+    expect_polls(p, 500, "provisioning");
+    expect_polls(p, 1, "ready");
+    peer_request(p, "GET", BASE "/boxes/b");
+    peer_reply(p, 200, "{\"name\":\"b\"}");
+    world_open(&w);
+    start = w.now;
+    assert_status(&w, SBX_OK, sbx_sandbox_wait(w.client, "b", &options, &got, &err), &err);
+    assert_int_equal(w.now - start, 500 * 60000);
+    sbx_free(got);
+    world_done(&w);
+}
+
+static void cancel_now(world *w, void *user)
+{
+    sbx_cancel_set(w->client, (sbx_cancel *)user);
+}
+
+static void waiting_obeys_the_deadline_and_the_cancel_of_the_call(void **state)
+{
+    sbx_wait_options options;
+    sbx_cancel cancel = {0};
+    sbx_sandbox *got = NULL;
+    sbx_error err;
+    world w;
+    peer *p;
+    int64_t start;
+    (void)state;
+    memset(&options, 0, sizeof(options));
+    options.call.timeout_ms = 1500;
+    world_init(&w);
+    p = world_peer(&w);
+    expect_polls(p, 20, "provisioning");
+    p->optional = 1;
+    world_open(&w);
+    start = w.now;
+    assert_status(&w, SBX_E_TIMEOUT, sbx_sandbox_wait(w.client, "b", &options, &got, &err), &err);
+    assert_int_equal(w.now - start, 1500);
+    options.call.timeout_ms = 0;
+    options.call.cancel = &cancel;
+    start = w.now;
+    world_at(&w, 3300, cancel_now, &cancel);
+    assert_status(&w, SBX_E_CANCELLED, sbx_sandbox_wait(w.client, "b", &options, &got, &err), &err);
+    assert_int_equal(w.now - start, 3300);
+    assert_null(got);
+    world_done(&w);
+}
+
+/* Answers the polls of a sandbox: once 503, then ready, then not found. */
+static void serve_troubled_polls(peer *p, void *user)
+{
+    int *polls = (int *)user;
+    int status = strstr(p->request.target, "/status") != NULL;
+    peer_take_request(p);
+    if (!status)
+        peer_reply(p, 200, "{\"name\":\"b\"}");
+    else if (++*polls == 1)
+        peer_reply(p, 503, "");
+    else if (*polls == 2)
+        peer_reply(p, 200, "{\"status\":\"ready\"}");
+    else
+        peer_reply(p, 404, "{\"detail\":\"gone\"}");
+}
+
+static void waiting_survives_errors_that_pass_and_reports_others(void **state)
+{
+    sbx_sandbox *got = NULL;
+    sbx_error err;
+    world w;
+    int polls = 0;
+    (void)state;
+    world_init(&w);
+    w.serve = serve_troubled_polls;
+    w.serve_user = &polls;
+    world_open(&w);
+    assert_status(&w, SBX_OK, sbx_sandbox_wait(w.client, "b", NULL, &got, &err), &err);
+    sbx_free(got);
+    assert_int_equal(polls, 2);
+    assert_status(&w, SBX_E_NOT_FOUND, sbx_sandbox_wait(w.client, "b", NULL, &got, &err), &err);
+    assert_string_equal(err.resource_type, "sandbox");
+    world_done(&w);
+}
+
+static void wrong_wait_options_are_refused(void **state)
+{
+    sbx_wait_options options;
+    sbx_sandbox *got = NULL;
+    sbx_error err;
+    world w;
+    (void)state;
+    memset(&options, 0, sizeof(options));
+    world_init(&w);
+    world_open(&w);
+    options.ready_timeout_ms = -2;
+    assert_status(&w, SBX_E_ARGUMENT, sbx_sandbox_wait(w.client, "b", &options, &got, &err), &err);
+    assert_says(&w, &err, "ready_timeout_ms");
+    options.ready_timeout_ms = 0;
+    options.poll_interval_ms = -1;
+    assert_status(&w, SBX_E_ARGUMENT, sbx_sandbox_wait(w.client, "b", &options, &got, &err), &err);
+    assert_says(&w, &err, "poll_interval_ms");
+    world_done(&w);
+}
+
+/* ---- errors ---- */
+
+enum { GET_TEMPLATE, CREATE_TEMPLATE, LIST_TEMPLATES, DELETE_TEMPLATE,
+       GET_SANDBOX, CREATE_SANDBOX, LIST_SANDBOXES, DELETE_SANDBOX, GET_STATUS, CALLS };
+
+static const char *const call_requests[CALLS][2] = {
+    {"GET", BASE "/templates/n"}, {"POST", BASE "/templates"}, {"GET", BASE "/templates"},
+    {"DELETE", BASE "/templates/n"}, {"GET", BASE "/boxes/n"}, {"POST", BASE "/boxes"},
+    {"GET", BASE "/boxes"}, {"DELETE", BASE "/boxes/n"}, {"GET", BASE "/boxes/n/status"},
+};
+
+static sbx_status call_one(world *w, int which, sbx_error *err)
+{
+    sbx_template_options template = template_options();
+    sbx_sandbox_options sandbox = sandbox_options("python");
+    sbx_template *a_template = NULL;
+    sbx_templates *templates = NULL;
+    sbx_sandbox *a_sandbox = NULL;
+    sbx_sandboxes *sandboxes = NULL;
+    sbx_sandbox_status *status = NULL;
+    sbx_status st = SBX_E_ARGUMENT;
+    if (which == GET_TEMPLATE)
+        st = sbx_template_get(w->client, "n", NULL, &a_template, err);
+    else if (which == CREATE_TEMPLATE)
+        st = sbx_template_create(w->client, &template, &a_template, err);
+    else if (which == LIST_TEMPLATES)
+        st = sbx_template_list(w->client, NULL, &templates, err);
+    else if (which == DELETE_TEMPLATE)
+        st = sbx_template_delete(w->client, "n", NULL, err);
+    else if (which == GET_SANDBOX)
+        st = sbx_sandbox_get(w->client, "n", NULL, &a_sandbox, err);
+    else if (which == CREATE_SANDBOX)
+        st = sbx_sandbox_create(w->client, &sandbox, &a_sandbox, err);
+    else if (which == LIST_SANDBOXES)
+        st = sbx_sandbox_list(w->client, NULL, &sandboxes, err);
+    else if (which == DELETE_SANDBOX)
+        st = sbx_sandbox_delete(w->client, "n", NULL, err);
+    else if (which == GET_STATUS)
+        st = sbx_sandbox_get_status(w->client, "n", NULL, &status, err);
+    if (st != SBX_OK)
+        assert_true(!a_template && !templates && !a_sandbox && !sandboxes && !status);
+    sbx_free(a_template);
+    sbx_free(templates);
+    sbx_free(a_sandbox);
+    sbx_free(sandboxes);
+    sbx_free(status);
+    return st;
+}
+
+/* Makes one call that is answered so; says what the call said. */
+static sbx_status answered(int which, int status, const char *body, sbx_error *err)
+{
+    world w;
+    peer *p;
+    sbx_status st;
+    world_init(&w);
+    w.config.max_retries = SBX_NONE;
+    p = world_peer(&w);
+    peer_request(p, call_requests[which][0], call_requests[which][1]);
+    peer_reply(p, status, body);
+    world_open(&w);
+    st = call_one(&w, which, err);
+    check_error(&w, st, err);
+    if (st < 0 && err->http_status != status)
+        world_fail(&w, "http_status is %d, not %d", err->http_status, status);
+    world_done(&w);
+    return st;
+}
+
+typedef struct error_case {
+    int call; /* CALLS: every call */
+    int http;
+    const char *body;
+    sbx_status status;
+    const char *resource, *type, *field, *quota;
+    const char *says;
+} error_case;
+
+#define TYPED(type, message) "{\"detail\":{\"error\":\"" type "\",\"message\":\"" message "\"}}"
+#define PLAIN(message) "{\"detail\":\"" message "\"}"
+
+static const error_case error_cases[] = {
+    {CALLS, 401, PLAIN("bad key"), SBX_E_AUTHENTICATION, NULL, "", "", "", "bad key"},
+    {CALLS, 403, TYPED("Forbidden", "not yours"), SBX_E_AUTHENTICATION, NULL, "Forbidden", "", "",
+     "not yours"},
+    {CALLS, 429, PLAIN("too fast"), SBX_E_QUOTA, NULL, "", "", "", "too fast"},
+    {CALLS, 429, PLAIN("the sandbox count is exhausted"), SBX_E_QUOTA, NULL, "", "",
+     "sandbox_count", "exhausted"},
+    {CALLS, 429, PLAIN("Sandbox limit reached"), SBX_E_QUOTA, NULL, "", "", "sandbox_count", NULL},
+    {CALLS, 429, PLAIN("CPU quota used up"), SBX_E_QUOTA, NULL, "", "", "cpu", NULL},
+    {CALLS, 429, PLAIN("not enough memory left"), SBX_E_QUOTA, NULL, "", "", "memory", NULL},
+    {CALLS, 429, PLAIN("volume limit reached"), SBX_E_QUOTA, NULL, "", "", "volume_count", NULL},
+    {CALLS, 429, PLAIN("storage is full"), SBX_E_QUOTA, NULL, "", "", "storage", NULL},
+    {CALLS, 500, PLAIN("oops"), SBX_E_API, NULL, "", "", "", "oops"},
+    {CALLS, 502, TYPED("ConnectionError", "no route"), SBX_E_CONNECTION, NULL, "ConnectionError",
+     "", "", "no route"},
+    {CALLS, 502, PLAIN("bad gateway"), SBX_E_SERVICE, NULL, "", "", "", "bad gateway"},
+    {CALLS, 418, TYPED("Teapot", "short and stout"), SBX_E_SERVICE, NULL, "Teapot", "", "",
+     "short and stout"},
+    {GET_TEMPLATE, 404, PLAIN("no n"), SBX_E_NOT_FOUND, "template", "", "", "", "no n"},
+    {DELETE_TEMPLATE, 404, PLAIN("no n"), SBX_E_NOT_FOUND, "template", "", "", "", NULL},
+    {GET_SANDBOX, 404, PLAIN("no n"), SBX_E_NOT_FOUND, "sandbox", "", "", "", NULL},
+    {DELETE_SANDBOX, 404, TYPED("NotFound", "no n"), SBX_E_NOT_FOUND, "sandbox", "NotFound", "", "",
+     "no n"},
+    {GET_STATUS, 404, "", SBX_E_NOT_FOUND, "sandbox", "", "", "", NULL},
+    {LIST_TEMPLATES, 404, PLAIN("Not Found"), SBX_E_API, NULL, "", "", "", "endpoint"},
+    {LIST_SANDBOXES, 404, "<html>404</html>", SBX_E_API, NULL, "", "", "", "endpoint"},
+    {CREATE_TEMPLATE, 404, PLAIN("Not Found"), SBX_E_API, NULL, "", "", "", "endpoint"},
+    {CREATE_SANDBOX, 404, PLAIN("Not Found"), SBX_E_API, NULL, "", "", "", "endpoint"},
+    {CREATE_TEMPLATE, 422,
+     "{\"detail\":[{\"loc\":[\"body\",\"image\"],\"msg\":\"is unknown\",\"type\":\"value_error\"},"
+     "{\"loc\":[\"body\",\"resources\",\"cpu\"],\"msg\":\"is too much\",\"type\":\"limit\"}]}",
+     SBX_E_VALIDATION, NULL, "", "image", "", "is unknown; is too much"},
+    {GET_TEMPLATE, 422, TYPED("ValidationError", "that name is odd"), SBX_E_VALIDATION, NULL,
+     "ValidationError", "", "", "that name is odd"},
+    {GET_SANDBOX, 422, PLAIN("that name is odd"), SBX_E_VALIDATION, NULL, "", "", "", "odd"},
+    {CREATE_SANDBOX, 422,
+     "{\"detail\":[{\"loc\":[\"body\",\"timeout\"],\"msg\":\"must be positive\",\"type\":"
+     "\"value_error\"}]}",
+     SBX_E_VALIDATION, NULL, "", "timeout", "", "must be positive"},
+    {CREATE_SANDBOX, 422,
+     "{\"detail\":[{\"loc\":[\"body\",\"x\"],\"msg\":\"m1\",\"type\":\"other\"},"
+     "{\"loc\":[\"body\",\"y\"],\"msg\":\"m2\",\"type\":\"value_error\"}]}",
+     SBX_E_VALIDATION, NULL, "", "x", "", "m1; m2"},
+    {CREATE_SANDBOX, 422, TYPED("ImagePull", "cannot pull x"), SBX_E_CREATION, "sandbox",
+     "ImagePull", "", "", "cannot pull x"},
+    {CREATE_SANDBOX, 422, TYPED("CrashLoop", "it crashed"), SBX_E_CREATION, "sandbox", "CrashLoop",
+     "", "", "it crashed"},
+    {CREATE_SANDBOX, 503, PLAIN("no room"), SBX_E_CREATION, "sandbox", "Unschedulable", "", "",
+     "no room"},
+    {CREATE_SANDBOX, 503, TYPED("SandboxConfig", "bad mount"), SBX_E_CREATION, "sandbox",
+     "SandboxConfig", "", "", "bad mount"},
+    {CREATE_SANDBOX, 408, PLAIN("took too long"), SBX_E_RESOURCE_TIMEOUT, "sandbox", "", "", "",
+     "took too long"},
+    {GET_SANDBOX, 408, PLAIN("x"), SBX_E_SERVICE, NULL, "", "", "", NULL},
+    {DELETE_TEMPLATE, 409, PLAIN("used by box-1"), SBX_E_IN_USE, "template", "", "", "",
+     "used by box-1"},
+};
+
+static void check_case(const error_case *c, int call)
+{
+    sbx_error err;
+    sbx_status st = answered(call, c->http, c->body, &err);
+    if (st != c->status || (c->resource && strcmp(err.resource_type, c->resource) != 0) ||
+        strcmp(err.error_type, c->type) != 0 || strcmp(err.field, c->field) != 0 ||
+        strcmp(err.quota_type, c->quota) != 0 || (c->says && !strstr(err.message, c->says))) {
+        print_error("%s %s answered %d %s\n"
+                    "  expected %s, resource %s, type '%s', field '%s', quota '%s', says '%s'\n"
+                    "       got %s, resource '%s', type '%s', field '%s', quota '%s': %s\n",
+                    call_requests[call][0], call_requests[call][1], c->http, c->body,
+                    sbx_status_name(c->status), c->resource ? c->resource : "any", c->type,
+                    c->field, c->quota, c->says ? c->says : "", sbx_status_name(st),
+                    err.resource_type, err.error_type, err.field, err.quota_type, err.message);
+        fail();
+    }
+}
+
+static void errors_are_what_the_table_of_the_protocol_says(void **state)
+{
+    size_t i;
+    int call;
+    (void)state;
+    for (i = 0; i < COUNT(error_cases); i++) {
+        if (error_cases[i].call != CALLS) {
+            check_case(&error_cases[i], error_cases[i].call);
+            continue;
+        }
+        for (call = 0; call < CALLS; call++)
+            check_case(&error_cases[i], call);
+    }
+}
+
+static void details_of_a_validation_error_are_kept(void **state)
+{
+    sbx_error err;
+    wtext body = {NULL, 0, 0};
+    int i;
+    (void)state;
+    wtext_puts(&body, "{\"detail\":[");
+    for (i = 0; i < 6; i++)
+        wtext_printf(&body,
+                     "%s{\"type\":\"t%d\",\"loc\":[\"body\",%d,\"f%d\"],\"msg\":\"m\\u00fc%d\","
+                     "\"ctx\":{\"loc\":[1]}}",
+                     i ? "," : "", i, i, i, i);
+    wtext_puts(&body, "]}");
+    assert_int_equal(answered(CREATE_TEMPLATE, 422, body.data, &err), SBX_E_VALIDATION);
+    assert_int_equal(err.detail_count, 6);
+    for (i = 0; i < SBX_ERROR_DETAILS; i++) {
+        char text[20];
+        snprintf(text, sizeof(text), "f%d", i);
+        assert_string_equal(err.details[i].field, text);
+        snprintf(text, sizeof(text), "t%d", i);
+        assert_string_equal(err.details[i].type, text);
+        snprintf(text, sizeof(text), "m\xc3\xbc%d", i);
+        assert_string_equal(err.details[i].message, text);
+    }
+    assert_string_equal(err.field, "f0");
+    wtext_free(&body);
+}
+
+static void odd_error_bodies_never_hide_the_status(void **state)
+{
+    static const char *const bodies[] = {
+        "",
+        "<html><h1>502 Bad Gateway</h1></html>",
+        "null",
+        "[]",
+        "{}",
+        "5",
+        "{\"detail\":null}",
+        "{\"detail\":{}}",
+        "{\"detail\":[]}",
+        "{\"detail\":5}",
+        "{\"detail\":true}",
+        "{\"detail\":{\"error\":5,\"message\":[]}}",
+        "{\"detail\":{\"error\":{\"a\":1},\"message\":null}}",
+        "{\"detail\":[5,null,\"x\",[],{}]}",
+        "{\"detail\":[{\"loc\":5,\"msg\":5,\"type\":5}]}",
+        "{\"detail\":[{\"loc\":[],\"msg\":\"\",\"type\":\"\"}]}",
+        "{\"detail\":[{\"loc\":[5],\"msg\":null}]}",
+        "{\"detail\":{\"error\":\"",
+        "{\"detail\":\"\"}",
+        "{\"detail\":\"\\ud800\"}",
+        "{\"detail\":\"\xff\xfe\"}",
+        "{\"detail\":\"a\\u0000b\"}",
+        "{\"error\":\"x\"}",
+    };
+    static const int statuses[] = {400, 401, 404, 422, 429, 500, 502, 599};
+    sbx_error err;
+    char number[8];
+    size_t i, k;
+    (void)state;
+    for (i = 0; i < COUNT(bodies); i++)
+        for (k = 0; k < COUNT(statuses); k++) {
+            sbx_status st = answered(GET_SANDBOX, statuses[k], bodies[i], &err);
+            assert_true(sbx_status_is(st, SBX_E_SERVICE));
+            snprintf(number, sizeof(number), "%d", statuses[k]);
+            if (i < 5 && !strstr(err.message, number)) {
+                print_error("'%s' does not say %s\n", err.message, number);
+                fail();
+            }
+        }
+}
+
+static void long_texts_of_the_service_are_cut_between_characters(void **state)
+{
+    sbx_error err;
+    sbx_utf8 utf8;
+    wtext body = {NULL, 0, 0};
+    int i, shift;
+    (void)state;
+    for (shift = 0; shift < 3; shift++) {
+        body.len = 0;
+        wtext_printf(&body, "{\"detail\":{\"error\":\"%.*s", shift, "abc");
+        for (i = 0; i < 100; i++)
+            wtext_puts(&body, "\xe2\x82\xac");
+        wtext_printf(&body, "\",\"message\":\"%.*s", shift, "abc");
+        for (i = 0; i < 1000; i++)
+            wtext_puts(&body, "\xe2\x82\xac");
+        wtext_puts(&body, "\"}}");
+        assert_int_equal(answered(GET_SANDBOX, 400, body.data, &err), SBX_E_SERVICE);
+        memset(&utf8, 0, sizeof(utf8));
+        assert_int_equal(sbx_utf8_check(&utf8, err.message, strlen(err.message)), 1);
+        assert_int_equal(utf8.state, 0);
+        assert_true(strlen(err.message) > 400);
+        memset(&utf8, 0, sizeof(utf8));
+        assert_int_equal(sbx_utf8_check(&utf8, err.error_type, strlen(err.error_type)), 1);
+        assert_int_equal(utf8.state, 0);
+        assert_true(strlen(err.error_type) > 55);
+    }
+    wtext_free(&body);
+}
+
+static void control_characters_do_not_reach_messages(void **state)
+{
+    sbx_error err;
+    (void)state;
+    assert_int_equal(answered(GET_SANDBOX, 400, PLAIN("a\\r\\nb\\u001b[31mc"), &err),
+                     SBX_E_SERVICE);
+    assert_null(strpbrk(err.message, "\r\n\x1b"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_template_is_created_with_the_defaults),
+        cmocka_unit_test(a_template_is_created_with_everything),
+        cmocka_unit_test(wrong_template_options_are_refused),
+        cmocka_unit_test(answers_take_defaults_for_what_is_absent_or_null),
+        cmocka_unit_test(texts_are_unescaped_and_the_last_of_equal_members_wins),
+        cmocka_unit_test(templates_are_listed),
+        cmocka_unit_test(a_long_list_is_read),
+        cmocka_unit_test(things_are_deleted_whatever_the_answer_holds),
+        cmocka_unit_test(names_are_encoded_so_that_they_stay_one_segment),
+        cmocka_unit_test(bad_names_are_refused_before_anything_is_sent),
+        cmocka_unit_test(sandboxes_are_created_in_every_way),
+        cmocka_unit_test(exclusive_and_wrong_sandbox_options_are_refused),
+        cmocka_unit_test(creating_a_sandbox_waits_thirty_seconds_longer_than_the_service),
+        cmocka_unit_test(words_for_the_status_are_known),
+        cmocka_unit_test(wrong_types_in_a_sandbox_are_protocol_errors),
+        cmocka_unit_test(listed_sandboxes_are_handles),
+        cmocka_unit_test(the_status_is_read),
+        cmocka_unit_test(waiting_polls_until_it_is_ready_and_gets_the_sandbox),
+        cmocka_unit_test(waiting_ends_when_the_sandbox_failed),
+        cmocka_unit_test(waiting_does_not_outlast_its_limit),
+        cmocka_unit_test(waiting_without_a_limit_goes_on),
+        cmocka_unit_test(waiting_obeys_the_deadline_and_the_cancel_of_the_call),
+        cmocka_unit_test(waiting_survives_errors_that_pass_and_reports_others),
+        cmocka_unit_test(wrong_wait_options_are_refused),
+        cmocka_unit_test(errors_are_what_the_table_of_the_protocol_says),
+        cmocka_unit_test(details_of_a_validation_error_are_kept),
+        cmocka_unit_test(odd_error_bodies_never_hide_the_status),
+        cmocka_unit_test(long_texts_of_the_service_are_cut_between_characters),
+        cmocka_unit_test(control_characters_do_not_reach_messages),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
