@@ -1982,7 +1982,7 @@ static int sbxi_date_to_ms(uint64_t year, int month, uint64_t day, uint64_t seco
 enum { SBXI_DAY, SBXI_YEAR, SBXI_HOUR, SBXI_MINUTE, SBXI_SECOND, SBXI_MONTH, SBXI_DATE_FIELDS };
 
 /* Reads text as the pattern says, in which MMM stands for a month's name, D Y h m s for a digit of
-   the day, year, hour, minute and second, d for one that may be a space, and the rest for itself. */
+   the day, year, hour, minute, second, d for one that may be a space, and the rest for itself. */
 static int sbxi_match_date(const char *text, size_t len, const char *pattern,
                            uint64_t field[SBXI_DATE_FIELDS])
 {
@@ -2267,7 +2267,7 @@ typedef uint64_t sbxi_json_mask;
 #define SBXI_JSON_LOAD(p) sbxi_json_load(p)
 #define SBXI_JSON_STORE(p, block) sbxi_json_store(p, block)
 #define SBXI_JSON_OR(a, b) ((a) | (b))
-#define SBXI_JSON_FOREIGN(block) (((block) & SBXI_JSON_EACH * 0x80) != 0)
+#define SBXI_JSON_FOREIGN(block) (((block)&SBXI_JSON_EACH * 0x80) != 0)
 #define SBXI_JSON_SPECIAL(block) sbxi_json_special(block)
 #define SBXI_JSON_BEFORE(mask) sbxi_json_before(mask)
 
@@ -2297,7 +2297,8 @@ static size_t sbxi_json_plain(const char *from, size_t len, int *foreign)
     sbxi_json_block seen = SBXI_JSON_NONE, block;
     sbxi_json_mask mask = 0;
     size_t at = 0;
-    for (; !mask && len - at >= sizeof(block); at += mask ? SBXI_JSON_BEFORE(mask) : sizeof(block)) {
+    for (; !mask && len - at >= sizeof(block);
+         at += mask ? SBXI_JSON_BEFORE(mask) : sizeof(block)) {
         block = SBXI_JSON_LOAD(from + at);
         mask = SBXI_JSON_SPECIAL(block);
         seen = SBXI_JSON_OR(seen, block);
@@ -2314,7 +2315,7 @@ static size_t sbxi_json_plain(const char *from, size_t len, int *foreign)
 typedef char sbxi_json_double_is_ieee754
     [sizeof(double) == 8 && DBL_MANT_DIG == 53 && DBL_MAX_EXP == 1024 ? 1 : -1];
 
-#define SBXI_JSON_HIDDEN (UINT64_C(1) << 52)      /* what a normal double's mantissa has besides */
+#define SBXI_JSON_HIDDEN (UINT64_C(1) << 52)       /* what a normal double's mantissa has besides */
 #define SBXI_JSON_INFINITY (UINT64_C(0x7ff) << 52) /* the bits of infinity */
 #define SBXI_JSON_SIGN (UINT64_C(1) << 63)
 
@@ -2733,8 +2734,8 @@ enum {
 /* Where in a text the reader is. */
 enum {
     SBXI_JSON_PLAIN,
-    SBXI_JSON_ESCAPE, /* behind a backslash */
-    SBXI_JSON_HEX,    /* this and the next three: before a digit of \uXXXX */
+    SBXI_JSON_ESCAPE,                   /* behind a backslash */
+    SBXI_JSON_HEX,                      /* this and the next three: before a digit of \uXXXX */
     SBXI_JSON_PAIR = SBXI_JSON_HEX + 4, /* before the backslash of a pair's second half */
     SBXI_JSON_PAIR_U,                   /* before its u */
     SBXI_JSON_CHARACTER                 /* an escape is complete: code is the character */
@@ -2825,8 +2826,7 @@ SBXI_INLINE const char *sbxi_json_after_value(sbx_json *j, const char *at, const
 }
 
 SBXI_INLINE const char *sbxi_json_give_text(sbx_json *j, int key, const char *text, size_t len,
-                                              const char *at, const char *end,
-                                              sbx_json_event *event)
+                                            const char *at, const char *end, sbx_json_event *event)
 {
     sbxi_json_give(j, key ? SBX_JSON_KEY : SBX_JSON_STRING, event);
     event->text = text;
@@ -2840,7 +2840,7 @@ SBXI_INLINE const char *sbxi_json_give_text(sbx_json *j, int key, const char *te
 
 /* A text of up to 7 bytes, without escapes, where 9 can be read. */
 SBXI_INLINE const char *sbxi_json_short_text(sbx_json *j, const char *at, const char *end,
-                                               sbx_json_event *event)
+                                             sbx_json_event *event)
 {
     uint64_t word, special;
     size_t n;
@@ -2857,7 +2857,7 @@ SBXI_INLINE const char *sbxi_json_short_text(sbx_json *j, const char *at, const 
 
 /* An integer of up to 17 digits that ends in the data. */
 SBXI_INLINE const char *sbxi_json_short_integer(sbx_json *j, const char *at, const char *end,
-                                                  sbx_json_event *event)
+                                                sbx_json_event *event)
 {
     int minus = *at == '-';
     const char *first = at + minus, *stop = end - first < 18 ? end : first + 18;
@@ -2887,7 +2887,7 @@ SBXI_INLINE const char *sbxi_json_open(sbx_json *j, const char *at, sbx_json_eve
 }
 
 SBXI_INLINE const char *sbxi_json_close(sbx_json *j, const char *at, const char *end,
-                                          sbx_json_event *event)
+                                        sbx_json_event *event)
 {
     int array = (int)(j->arrays & 1);
     if (j->depth == 0 || *at != (array ? ']' : '}') ||
@@ -2902,7 +2902,7 @@ SBXI_INLINE const char *sbxi_json_close(sbx_json *j, const char *at, const char 
 
 /* What is neither text nor word. */
 SBXI_INLINE const char *sbxi_json_simple(sbx_json *j, const char *at, const char *end,
-                                           sbx_json_event *event)
+                                         sbx_json_event *event)
 {
     char c = *at;
     if (c == ']' || c == '}')
@@ -2926,20 +2926,17 @@ SBXI_INLINE unsigned sbxi_json_hex(char c)
     return digit < 6 ? digit + 10 : 16;
 }
 
-/* What the character behind a backslash stands for; 0: nothing, or u. */
+/* What the character behind a backslash stands for; 0: nothing, or u. Compilers make a jump of a
+   switch, which is hard to predict. */
 SBXI_INLINE char sbxi_json_unescape(char c)
 {
-    switch (c) {
-    case '"': return '"';
-    case '\\': return '\\';
-    case '/': return '/';
-    case 'b': return '\b';
-    case 'f': return '\f';
-    case 'n': return '\n';
-    case 'r': return '\r';
-    case 't': return '\t';
-    default: return 0;
-    }
+    static const char from_quote_to_t[] = {
+        '"', 0,    0, 0, 0, 0,    0, 0, 0, 0, 0, 0, 0, '/',  0, 0, 0,    0,    0, 0,   0,
+        0,   0,    0, 0, 0, 0,    0, 0, 0, 0, 0, 0, 0, 0,    0, 0, 0,    0,    0, 0,   0,
+        0,   0,    0, 0, 0, 0,    0, 0, 0, 0, 0, 0, 0, 0,    0, 0, '\\', 0,    0, 0,   0,
+        0,   '\b', 0, 0, 0, '\f', 0, 0, 0, 0, 0, 0, 0, '\n', 0, 0, 0,    '\r', 0, '\t'};
+    unsigned at = (unsigned char)c - (unsigned)'"';
+    return at < sizeof(from_quote_to_t) ? from_quote_to_t[at] : 0;
 }
 
 static size_t sbxi_json_encode(char *out, uint32_t code)
@@ -2966,31 +2963,38 @@ static size_t sbxi_json_encode(char *out, uint32_t code)
     return 4;
 }
 
-/* A usual escape, of which 6 bytes can be read: writes its character, at most 3 bytes, and goes behind
-   both. 0, with nothing done, if it is bad or the half of a surrogate pair. */
+/* Writes the character of \uXXXX, at most 3 bytes, and returns how many; 0 if it is bad or the half of
+   a surrogate pair. */
+static size_t sbxi_json_escape_code(const char *from, char *to)
+{
+    unsigned a = sbxi_json_hex(from[2]), b = sbxi_json_hex(from[3]), c = sbxi_json_hex(from[4]),
+             d = sbxi_json_hex(from[5]), code = a << 12 | b << 8 | c << 4 | d;
+    if (from[1] != 'u' || (a | b | c | d) > 15 || (code & 0xf800) == 0xd800)
+        return 0;
+    return sbxi_json_encode(to, code);
+}
+
+/* A usual escape, of which 6 bytes can be read: writes its character and goes behind both. 0, with
+   nothing done, if it is not usual. */
 SBXI_INLINE int sbxi_json_escape(const char **at, char **to)
 {
     const char *from = *at;
     char c = sbxi_json_unescape(from[1]);
-    unsigned a, b, d, e, code;
+    size_t n;
     if (c) {
         *(*to)++ = c;
         *at += 2;
         return 1;
     }
-    a = sbxi_json_hex(from[2]);
-    b = sbxi_json_hex(from[3]);
-    d = sbxi_json_hex(from[4]);
-    e = sbxi_json_hex(from[5]);
-    code = a << 12 | b << 8 | d << 4 | e;
-    if (from[1] != 'u' || (a | b | d | e) > 15 || (code & 0xf800) == 0xd800)
-        return 0;
-    if (code < 0x80)
-        *(*to)++ = (char)code;
-    else
-        *to += sbxi_json_encode(*to, code);
-    *at += 6;
-    return 1;
+    if (memcmp(from + 1, "u001", 4) == 0 && sbxi_json_hex(from[5]) < 16) {
+        *(*to)++ = (char)(16 + sbxi_json_hex(from[5])); /* the colours of a terminal */
+        *at += 6;
+        return 1;
+    }
+    n = sbxi_json_escape_code(from, *to);
+    *to += n;
+    *at += n ? 6 : 0;
+    return n > 0;
 }
 
 /* Copies text from at to `to`, escapes replaced, up to stop at most: until there is something else in
@@ -3004,7 +3008,8 @@ SBXI_INLINE void sbxi_json_copy(const char **from, char **into, const char *stop
         sbxi_json_block seen = SBXI_JSON_NONE, block;
         sbxi_json_mask mask;
         size_t n;
-        last = stop - sizeof(block) - 6; /* up to here, a block and an escape behind it can be read */
+        last =
+            stop - sizeof(block) - 6; /* up to here, a block and an escape behind it can be read */
         do {
             block = SBXI_JSON_LOAD(at);
             mask = SBXI_JSON_SPECIAL(block);
@@ -3063,7 +3068,8 @@ static const char *sbxi_json_escape_step(sbx_json *j, char c)
         j->step = j->step == SBXI_JSON_PAIR ? SBXI_JSON_PAIR_U : SBXI_JSON_HEX;
         j->code = 0;
         return NULL;
-    default: return sbxi_json_hex_step(j, c);
+    default:
+        return sbxi_json_hex_step(j, c);
     }
 }
 
@@ -3152,8 +3158,8 @@ static sbx_status sbxi_json_copy_text(sbx_json *j, sbxi_json_input *in, const ch
             return sbxi_json_refuse(j, "a control character must be escaped");
         if (*in->at++ == '"') {
             n = lent ? (size_t)(in->at - 1 - text) : j->used;
-            in->at = sbxi_json_give_text(j, j->state == SBXI_JSON_IN_KEY,
-                                         lent ? text : j->scratch, n, in->at, in->end, event);
+            in->at = sbxi_json_give_text(j, j->state == SBXI_JSON_IN_KEY, lent ? text : j->scratch,
+                                         n, in->at, in->end, event);
             return SBX_OK;
         }
         j->step = SBXI_JSON_ESCAPE;
@@ -3218,8 +3224,10 @@ static int sbxi_json_number_step(int step, char c, const char **problem)
         if (!digit)
             *problem = "a digit must follow the decimal point";
         return SBXI_JSON_FRACTION;
-    case SBXI_JSON_FRACTION: return digit ? SBXI_JSON_FRACTION : e ? SBXI_JSON_E : -1;
-    case SBXI_JSON_EXPONENT: return digit ? SBXI_JSON_EXPONENT : -1;
+    case SBXI_JSON_FRACTION:
+        return digit ? SBXI_JSON_FRACTION : e ? SBXI_JSON_E : -1;
+    case SBXI_JSON_EXPONENT:
+        return digit ? SBXI_JSON_EXPONENT : -1;
     default:
         if (step == SBXI_JSON_E && (c == '+' || c == '-'))
             return SBXI_JSON_E_SIGN;
@@ -3290,7 +3298,8 @@ static sbx_status sbxi_json_read_value(sbx_json *j, sbxi_json_input *in, sbx_jso
     char c = *in->at;
     switch (c) {
     case '{':
-    case '[': return sbxi_json_fail(j, SBX_E_TOO_BIG, "arrays and objects are nested too deep");
+    case '[':
+        return sbxi_json_fail(j, SBX_E_TOO_BIG, "arrays and objects are nested too deep");
     case 't':
     case 'f':
     case 'n':
@@ -3298,7 +3307,8 @@ static sbx_status sbxi_json_read_value(sbx_json *j, sbxi_json_input *in, sbx_jso
         j->code = c == 't' ? 0 : c == 'f' ? 1 : 2;
         j->step = 0;
         return sbxi_json_read_word(j, in, event);
-    default: break;
+    default:
+        break;
     }
     if (c == '-' || (c >= '0' && c <= '9'))
         return sbxi_json_begin_number(j, in, event);
@@ -3324,20 +3334,28 @@ static sbx_status sbxi_json_read_other(sbx_json *j, sbxi_json_input *in, sbx_jso
 {
     switch (j->state) {
     case SBXI_JSON_VALUE:
-    case SBXI_JSON_FIRST_VALUE: return sbxi_json_read_value(j, in, event);
-    case SBXI_JSON_FIRST_KEY: return sbxi_json_refuse(j, "a key or } must stand here");
-    case SBXI_JSON_NEXT_KEY: return sbxi_json_refuse(j, "a key must stand here");
-    case SBXI_JSON_COLON: return sbxi_json_refuse(j, "a colon must follow the key");
+    case SBXI_JSON_FIRST_VALUE:
+        return sbxi_json_read_value(j, in, event);
+    case SBXI_JSON_FIRST_KEY:
+        return sbxi_json_refuse(j, "a key or } must stand here");
+    case SBXI_JSON_NEXT_KEY:
+        return sbxi_json_refuse(j, "a key must stand here");
+    case SBXI_JSON_COLON:
+        return sbxi_json_refuse(j, "a colon must follow the key");
     case SBXI_JSON_AFTER_VALUE:
         return sbxi_json_refuse(j, j->arrays & 1 ? "a comma or ] must stand here"
                                                  : "a comma or } must stand here");
     case SBXI_JSON_COMPLETE:
         return sbxi_json_refuse(j, "only white space may follow the document");
     case SBXI_JSON_IN_KEY:
-    case SBXI_JSON_IN_STRING: return sbxi_json_resume_text(j, in, event);
-    case SBXI_JSON_IN_NUMBER: return sbxi_json_read_number(j, in, event);
-    case SBXI_JSON_IN_WORD: return sbxi_json_read_word(j, in, event);
-    default: return j->status;
+    case SBXI_JSON_IN_STRING:
+        return sbxi_json_resume_text(j, in, event);
+    case SBXI_JSON_IN_NUMBER:
+        return sbxi_json_read_number(j, in, event);
+    case SBXI_JSON_IN_WORD:
+        return sbxi_json_read_word(j, in, event);
+    default:
+        return j->status;
     }
 }
 
@@ -3362,8 +3380,8 @@ static const char *sbxi_json_skip(sbx_json *j, const char *at, const char *end)
     return at;
 }
 
-SBXI_NOINLINE sbx_status sbxi_json_read_any(sbx_json *j, const char *start, size_t len, size_t *used,
-                                     sbx_json_event *event)
+SBXI_NOINLINE sbx_status sbxi_json_read_any(sbx_json *j, const char *start, size_t len,
+                                            size_t *used, sbx_json_event *event)
 {
     sbxi_json_input in;
     sbx_status status = SBX_OK;
@@ -3396,11 +3414,13 @@ SBXI_NOINLINE sbx_status sbxi_json_read_whole_text(sbx_json *j, const char *star
 {
     const char *at = start + 1;
     char *to = j->scratch;
+    sbx_utf8 utf8 = {0};
     size_t n;
     int foreign = 0;
     sbxi_json_copy(&at, &to, start + (len <= j->cap ? len : j->cap), &foreign);
     n = (size_t)(to - j->scratch);
-    if (at == start + len || *at != '"' || (foreign && !j->utf8_checked))
+    if (at == start + len || *at != '"' ||
+        (foreign && !j->utf8_checked && !sbx_utf8_check(&utf8, start, (size_t)(at - start) + 1)))
         return sbxi_json_read_any(j, start, len, used, event);
     at = sbxi_json_give_text(j, j->state >= SBXI_JSON_FIRST_KEY,
                              n == (size_t)(at - start) - 1 ? start + 1 : j->scratch, n, at + 1,
@@ -3518,13 +3538,25 @@ static void sbxi_json_put_escape(sbx_json_writer *w, char c)
     static const char digits[] = "0123456789abcdef";
     char escape[6] = {'\\', 'u', '0', '0', 0, 0};
     switch (c) {
-    case '\b': escape[1] = 'b'; break;
-    case '\f': escape[1] = 'f'; break;
-    case '\n': escape[1] = 'n'; break;
-    case '\r': escape[1] = 'r'; break;
-    case '\t': escape[1] = 't'; break;
+    case '\b':
+        escape[1] = 'b';
+        break;
+    case '\f':
+        escape[1] = 'f';
+        break;
+    case '\n':
+        escape[1] = 'n';
+        break;
+    case '\r':
+        escape[1] = 'r';
+        break;
+    case '\t':
+        escape[1] = 't';
+        break;
     case '"':
-    case '\\': escape[1] = c; break;
+    case '\\':
+        escape[1] = c;
+        break;
     default:
         escape[4] = digits[c >> 4];
         escape[5] = digits[c & 15];
@@ -7318,7 +7350,7 @@ static sbx_status sbxi_check_out(const void *client, void *out, sbx_error *err)
     if (out)
         memset(out, 0, sizeof(void *));
     if (!client)
-        return sbxi_fail_argument(err, "client", "(or what stands in its place) is NULL");
+        return sbxi_fail_argument(err, "client", "(or the sandbox or command in its place) is NULL");
     if (!out)
         return sbxi_fail_argument(err, "out", "is NULL: there is no place for the result");
     return SBX_OK;

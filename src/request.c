@@ -53,7 +53,7 @@ static sbx_status sbxi_check_out(const void *client, void *out, sbx_error *err)
     if (out)
         memset(out, 0, sizeof(void *));
     if (!client)
-        return sbxi_fail_argument(err, "client", "(or what stands in its place) is NULL");
+        return sbxi_fail_argument(err, "client", "(or the sandbox or command in its place) is NULL");
     if (!out)
         return sbxi_fail_argument(err, "out", "is NULL: there is no place for the result");
     return SBX_OK;

@@ -426,7 +426,7 @@ static sbx_status sbxi_posix_fail_connect(sbxi_posix_stream *s)
 
 static sbx_status sbxi_posix_fail_resolve(sbxi_posix_stream *s)
 {
-    static const char doing[] = "looking up the name failed: ";
+    static const char doing[] = "looking up the name: ";
     const sbxi_posix_found *found = &s->found;
     char words[128];
     if (found->failure == EAI_SYSTEM)
@@ -512,7 +512,6 @@ static void sbxi_posix_try(sbxi_posix_stream *s)
     if (fd >= 0)
         close(fd);
     s->why[i] = error;
-    s->next_at = 0;
 }
 
 /* Looks at the attempts that are pending: the first that is connected wins. */
