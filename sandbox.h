@@ -274,8 +274,8 @@ typedef struct sbx_item {
 #define SBX_ITEMS 8
 
 /* A byte stream: a socket, or TLS over a stream. Implementations start with an sbx_stream.
-   An error status is final for the stream: afterwards only close is called. After a failed write also
-   read, until it says anything but SBX_OK: the peer may have said why it stopped listening. */
+   An error status is final for the stream: afterwards only close is called. After a failed write
+   also read, until it says anything but SBX_OK: the peer may have said why it stopped listening. */
 typedef struct sbx_stream sbx_stream;
 typedef struct sbx_stream_methods {
     /* Goes on connecting. SBX_AGAIN: call again when something of wants happened. SBX_OK: usable;
@@ -405,8 +405,8 @@ SBX_API sbx_status sbx_open(const sbx_config *config, sbx_client **out, sbx_erro
    handles and sandboxes made by it. NULL is fine. */
 SBX_API void sbx_close(sbx_client *client);
 
-/* Frees what a call gave you: a sandbox, a template, a list, a result, the bytes of a file. One call
-   frees the object and all that it points at. NULL is fine. */
+/* Frees what a call gave you: a sandbox, a template, a list, a result, the bytes of a file. One
+   call frees the object and all that it points at. NULL is fine. */
 SBX_API void sbx_free(void *object);
 
 /* --------------------------------------------------------------------------------- operations */
@@ -426,8 +426,8 @@ SBX_API void sbx_cancel_set(sbx_client *client, sbx_cancel *cancel);
 typedef struct sbx_call {
     int64_t timeout_ms;         /* for the whole call with all attempts; 0: none but the limits that
                                    each call documents; SBX_NONE: none at all */
-    const char *const *headers; /* more "Name: value" lines, ended by NULL; they replace those of the
-                                   client with the same name, whatever the case */
+    const char *const *headers; /* more "Name: value" lines, ended by NULL; they replace those of
+    the client with the same name, whatever the case */
     sbx_cancel *cancel;         /* or NULL; must outlive the call */
 } sbx_call;
 
@@ -582,10 +582,10 @@ typedef struct sbx_sandbox_options {
 } sbx_sandbox_options;
 
 /* Creates a sandbox, and waits until it is ready unless no_wait is 1. Each attempt is limited by
-   ready_timeout_ms + 30 s (with no_wait: 30 s). options may be NULL. Errors besides the common ones:
-   SBX_E_CREATION (error_type says ImagePull, CrashLoop, Unschedulable, ..), SBX_E_RESOURCE_TIMEOUT,
-   SBX_E_QUOTA. After a cancellation, a time-out or a broken connection the sandbox may exist all the
-   same: with a name of your own you can get or delete it. */
+   ready_timeout_ms + 30 s (with no_wait: 30 s). options may be NULL. Errors besides the common
+   ones: SBX_E_CREATION (error_type says ImagePull, CrashLoop, Unschedulable, ..),
+   SBX_E_RESOURCE_TIMEOUT, SBX_E_QUOTA. After a cancellation, a time-out or a broken connection the
+   sandbox may exist all the same: with a name of your own you can get or delete it. */
 SBX_API sbx_status sbx_sandbox_create(sbx_client *client, const sbx_sandbox_options *options,
                                       sbx_sandbox **out, sbx_error *err);
 SBX_API sbx_status sbx_sandbox_create_start(sbx_client *client, const sbx_sandbox_options *options,
@@ -631,8 +631,8 @@ typedef struct sbx_wait_options {
 } sbx_wait_options;
 
 /* Asks for the status until it is ready, then gets the sandbox. Asks at least once, and does not
-   sleep past the limit. SBX_E_CREATION with the service's reason if it failed; SBX_E_RESOURCE_TIMEOUT
-   with last_status when ready_timeout_ms is over. options may be NULL. */
+   sleep past the limit. SBX_E_CREATION with the service's reason if it failed;
+   SBX_E_RESOURCE_TIMEOUT with last_status when ready_timeout_ms is over. options may be NULL. */
 SBX_API sbx_status sbx_sandbox_wait(sbx_client *client, const char *name,
                                     const sbx_wait_options *options, sbx_sandbox **out,
                                     sbx_error *err);
@@ -656,7 +656,8 @@ typedef struct sbx_run_options {
     const char *shell;      /* NULL: "/bin/bash" */
     int64_t timeout_ms;     /* 0: 60,000: the service kills the command then; SBX_NONE: no limit.
                                Sent in seconds, rounded up */
-    int64_t idle_timeout_ms; /* 0: 300,000: killed when no client is connected for so long; SBX_NONE */
+    int64_t idle_timeout_ms; /* 0: 300,000: killed when no client is connected for so long; SBX_NONE
+    */
     int64_t ttl_ms;          /* 0: 600,000: kept after its end, to be reattached; SBX_NONE */
     int kill_on_disconnect;  /* 1: kill it as soon as the last client is gone */
     int pty;                 /* 1: a pseudo-terminal; all output is then SBX_STDOUT */
@@ -684,8 +685,9 @@ typedef struct sbx_result {
 /* Runs command by the shell and waits for its end. A non-zero exit code is SBX_OK: look at
    exit_code. options may be NULL. Runs over a WebSocket, reconnecting when the connection drops;
    falls back to plain HTTP only when the service has no WebSocket endpoint and output callbacks are
-   not wanted, so that nothing ever runs twice. Errors besides the common ones: SBX_E_COMMAND_TIMEOUT,
-   SBX_E_OPERATION, SBX_E_NOT_READY, SBX_E_NO_DATAPLANE (both without traffic). */
+   not wanted, so that nothing ever runs twice. Errors besides the common ones:
+   SBX_E_COMMAND_TIMEOUT, SBX_E_OPERATION, SBX_E_NOT_READY, SBX_E_NO_DATAPLANE (both without
+   traffic). */
 SBX_API sbx_status sbx_run(const sbx_sandbox *sandbox, const char *command,
                            const sbx_run_options *options, sbx_result **out, sbx_error *err);
 SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command,
@@ -712,9 +714,9 @@ SBX_API sbx_status sbx_command_start(const sbx_sandbox *sandbox, const char *com
                                      const sbx_run_options *options, sbx_command **out,
                                      sbx_error *err);
 
-/* The next output, in the order of arrival. SBX_OK: *chunk is set, its data lent until the next call
-   on command. SBX_AGAIN: nothing in timeout_ms (0 never blocks, SBX_NONE waits for ever). SBX_END:
-   the command has exited and all output was given. *chunk is zero unless SBX_OK. */
+/* The next output, in the order of arrival. SBX_OK: *chunk is set, its data lent until the next
+   call on command. SBX_AGAIN: nothing in timeout_ms (0 never blocks, SBX_NONE waits for ever).
+   SBX_END: the command has exited and all output was given. *chunk is zero unless SBX_OK. */
 SBX_API sbx_status sbx_command_next(sbx_command *command, sbx_chunk *chunk, int64_t timeout_ms,
                                     sbx_error *err);
 
@@ -739,9 +741,9 @@ SBX_API void sbx_command_free(sbx_command *command);
 
 /* -------------------------------------------------------------------------------------- files */
 
-/* Supplies the bytes of a file: writes 1..cap bytes to buf and sets *n, or leaves *n at 0 at the end.
-   cap is always 16,384. Returns SBX_OK; or SBX_AGAIN if there is nothing now (the operation then
-   waits 50 ms before it asks again, or until you step it); anything else ends the call with
+/* Supplies the bytes of a file: writes 1..cap bytes to buf and sets *n, or leaves *n at 0 at the
+   end. cap is always 16,384. Returns SBX_OK; or SBX_AGAIN if there is nothing now (the operation
+   then waits 50 ms before it asks again, or until you step it); anything else ends the call with
    SBX_E_ABORTED. Time spent inside counts as progress. */
 typedef int (*sbx_source_fn)(void *user, void *buf, size_t cap, size_t *n);
 
@@ -771,7 +773,8 @@ SBX_API sbx_status sbx_write_start(const sbx_sandbox *sandbox, const char *path,
 
 /* The same from a callback, in constant memory. size is the number of bytes that source will give,
    SBX_NONE if unknown (the request is then chunked). Fewer or more bytes than size fail the call
-   with SBX_E_ARGUMENT, and the server sees a broken request. Never repeated once source was asked. */
+   with SBX_E_ARGUMENT, and the server sees a broken request. Never repeated once source was asked.
+   */
 SBX_API sbx_status sbx_write_from(const sbx_sandbox *sandbox, const char *path,
                                   sbx_source_fn source, int64_t size,
                                   const sbx_file_options *options, sbx_error *err);
@@ -829,8 +832,8 @@ typedef struct sbx_utf8 {
 SBX_API int sbx_utf8_check(sbx_utf8 *u, const void *data, size_t len);
 
 /* Percent-encodes len bytes so that they stand for themselves in one path segment or query value:
-   all but letters, digits, "-", "_" and "~" (also ".", so that no segment can be "." or ".."). Writes
-   at most cap bytes with the final 0 and returns the full length without it. */
+   all but letters, digits, "-", "_" and "~" (also ".", so that no segment can be "." or "..").
+   Writes at most cap bytes with the final 0 and returns the full length without it. */
 SBX_API size_t sbx_url_encode(const char *text, size_t len, char *out, size_t cap);
 
 /* Decodes %XX, and "+" to a space if plus is 1, in place or to out, which may be text. Returns the
@@ -838,11 +841,11 @@ SBX_API size_t sbx_url_encode(const char *text, size_t len, char *out, size_t ca
 SBX_API size_t sbx_url_decode(const char *text, size_t len, int plus, char *out);
 
 /* Finds the first parameter called name in a query such as "a=1&path=%2Ftmp+x" (without "?") and
-   writes its value, decoded ("+" and "%20" both are a space), to out with a final 0. SBX_OK: *out_len
-   is the length without that 0; a parameter without "=" has the value "". SBX_END: there is no such
-   parameter. SBX_E_TOO_BIG: it does not fit in cap bytes, of which *out_len + 1 are needed.
-   SBX_E_PROTOCOL: the value has a bad escape, or a NUL. *out_len is 0 unless it says otherwise here;
-   what out holds then is undefined. */
+   writes its value, decoded ("+" and "%20" both are a space), to out with a final 0. SBX_OK:
+   *out_len is the length without that 0; a parameter without "=" has the value "". SBX_END: there
+   is no such parameter. SBX_E_TOO_BIG: it does not fit in cap bytes, of which *out_len + 1 are
+   needed. SBX_E_PROTOCOL: the value has a bad escape, or a NUL. *out_len is 0 unless it says
+   otherwise here; what out holds then is undefined. */
 SBX_API sbx_status sbx_url_query(const char *query, size_t len, const char *name, char *out,
                                  size_t cap, size_t *out_len);
 
@@ -859,10 +862,10 @@ typedef struct sbx_url {
     size_t query_len;
 } sbx_url;
 
-/* SBX_OK, or SBX_E_ARGUMENT with a static sentence in *problem (may be NULL, is set to NULL otherwise).
-   Refuses all characters that the standard does not allow, bad escapes, escapes in the host, IPv6
-   addresses that are none or have a zone, user information, fragments, empty hosts, and ports that are
-   empty or not 1..65535. */
+/* SBX_OK, or SBX_E_ARGUMENT with a static sentence in *problem (may be NULL, is set to NULL
+   otherwise). Refuses all characters that the standard does not allow, bad escapes, escapes in the
+   host, IPv6 addresses that are none or have a zone, user information, fragments, empty hosts, and
+   ports that are empty or not 1..65535. */
 SBX_API sbx_status sbx_url_parse(const char *text, size_t len, sbx_url *url, const char **problem);
 
 /* JSON (RFC 8259), strict. */
@@ -914,10 +917,10 @@ typedef struct sbx_json {
 } sbx_json;
 
 /* scratch holds unescaped text, must not overlap the data and must outlive the reader; cap is at
-   least 16 (with less, reading fails with SBX_E_ARGUMENT). A text that lies whole and without escapes
-   in the data is lent from there, any other one comes in scratch. A text of up to cap bytes is always
-   given in one event; a longer one may come in several, all but the last marked partial, that divide
-   no character. */
+   least 16 (with less, reading fails with SBX_E_ARGUMENT). A text that lies whole and without
+   escapes in the data is lent from there, any other one comes in scratch. A text of up to cap bytes
+   is always given in one event; a longer one may come in several, all but the last marked partial,
+   that divide no character. */
 SBX_API void sbx_json_init(sbx_json *j, char *scratch, size_t cap);
 
 /* SBX_END: the document is complete and only white space followed. Errors: SBX_E_PROTOCOL;
@@ -925,12 +928,12 @@ SBX_API void sbx_json_init(sbx_json *j, char *scratch, size_t cap);
 SBX_API sbx_status sbx_json_read(sbx_json *j, const void *data, size_t len, size_t *used,
                                  sbx_json_event *event);
 
-/* Says that no more bytes come. SBX_OK: one last event (a number at the top ends only here); call it
-   again. SBX_END: complete. SBX_E_PROTOCOL: cut short. */
+/* Says that no more bytes come. SBX_OK: one last event (a number at the top ends only here); call
+   it again. SBX_END: complete. SBX_E_PROTOCOL: cut short. */
 SBX_API sbx_status sbx_json_finish(sbx_json *j, sbx_json_event *event);
 
-/* The writer writes to out as far as cap goes and counts all, as snprintf does: run it with cap 0 to
-   measure, then for good. Errors (a value without a key, invalid UTF-8, too deep) are sticky. */
+/* The writer writes to out as far as cap goes and counts all, as snprintf does: run it with cap 0
+   to measure, then for good. Errors (a value without a key, invalid UTF-8, too deep) are sticky. */
 typedef struct sbx_json_writer {
     char *out;
     size_t cap, len;
@@ -952,8 +955,9 @@ SBX_API void sbx_json_number(sbx_json_writer *w, double value); /* shortest form
 SBX_API void sbx_json_boolean(sbx_json_writer *w, int value);
 SBX_API void sbx_json_null(sbx_json_writer *w);
 
-/* SBX_OK: the document is complete and *len (may be NULL) bytes long; only min(len, cap) of them were
-   written, and no final 0. SBX_E_ARGUMENT: misuse or invalid UTF-8; SBX_E_TOO_BIG: too deep. */
+/* SBX_OK: the document is complete and *len (may be NULL) bytes long; only min(len, cap) of them
+   were written, and no final 0. SBX_E_ARGUMENT: misuse or invalid UTF-8; SBX_E_TOO_BIG: too deep.
+   */
 SBX_API sbx_status sbx_json_writer_finish(sbx_json_writer *w, size_t *len);
 
 /* HTTP/1.1 MESSAGES (RFC 9112), one after the other on a connection. */
@@ -1013,18 +1017,18 @@ SBX_API void sbx_http1_init(sbx_http1 *h, int role, char *scratch, size_t cap);
 /* For responses: 1 says that the next one answers HEAD and has no body. Holds for one response. */
 SBX_API void sbx_http1_expect_no_body(sbx_http1 *h, int no_body);
 
-/* A message is START, its HEADERs, HEAD_END, BODY as it comes, TRAILERs and MESSAGE_END, also where it
-   has no body. After MESSAGE_END the next message may follow; if it may not, read takes no more bytes
-   and says SBX_END. Up to 16 responses of class 1xx are skipped, but for 101: its message ends with
-   its head, and the bytes behind it, which read does not touch, belong to another protocol. (The same
-   would hold for a 2xx to CONNECT, which is not supported.)
+/* A message is START, its HEADERs, HEAD_END, BODY as it comes, TRAILERs and MESSAGE_END, also where
+   it has no body. After MESSAGE_END the next message may follow; if it may not, read takes no more
+   bytes and says SBX_END. Up to 16 responses of class 1xx are skipped, but for 101: its message
+   ends with its head, and the bytes behind it, which read does not touch, belong to another
+   protocol. (The same would hold for a 2xx to CONNECT, which is not supported.)
 
    Errors: SBX_E_PROTOCOL, SBX_E_TOO_BIG. Refused are versions other than 1.0 and 1.1, lines that do
    not end in CR LF, obsolete folding, white space before a colon, control characters in values,
    Content-Length twice or as a list, Content-Length beside Transfer-Encoding, codings other than
-   chunked, Transfer-Encoding in HTTP/1.0, and chunk lines that take up more than 8 times their content
-   and 64 KiB. Extensions of chunks are ignored. Bytes that cannot be the start of a message are
-   refused at once, without waiting for the line's end. In the role SBX_HTTP1_REQUEST, 1.1 needs
+   chunked, Transfer-Encoding in HTTP/1.0, and chunk lines that take up more than 8 times their
+   content and 64 KiB. Extensions of chunks are ignored. Bytes that cannot be the start of a message
+   are refused at once, without waiting for the line's end. In the role SBX_HTTP1_REQUEST, 1.1 needs
    exactly one Host, and up to two empty lines may stand before the request. */
 SBX_API sbx_status sbx_http1_read(sbx_http1 *h, const void *data, size_t len, size_t *used,
                                   sbx_http1_event *event);
@@ -1036,8 +1040,8 @@ SBX_API sbx_status sbx_http1_finish(sbx_http1 *h, sbx_http1_event *event);
 /* After a message: 1 if the connection can be used for another one. */
 SBX_API int sbx_http1_keep_alive(const sbx_http1 *h);
 
-/* Writes what stands before len > 0 bytes of a chunk, at most SBX_HTTP1_CHUNK_MAX bytes, and returns
-   how many. After the bytes comes CR LF, after the last chunk "0" CR LF CR LF. */
+/* Writes what stands before len > 0 bytes of a chunk, at most SBX_HTTP1_CHUNK_MAX bytes, and
+   returns how many. After the bytes comes CR LF, after the last chunk "0" CR LF CR LF. */
 #define SBX_HTTP1_CHUNK_MAX 18
 SBX_API size_t sbx_http1_chunk(char *out, size_t len);
 
@@ -1078,15 +1082,15 @@ typedef struct sbx_multipart {
     char head[SBX_MULTIPART_HEAD_MAX];
 } sbx_multipart;
 
-/* content_type is the value of the header: multipart/form-data; boundary=.. SBX_E_PROTOCOL, also from
-   the calls that follow, if it is not that. */
+/* content_type is the value of the header: multipart/form-data; boundary=.. SBX_E_PROTOCOL, also
+   from the calls that follow, if it is not that. */
 SBX_API sbx_status sbx_multipart_init(sbx_multipart *m, const char *content_type, size_t len);
 
-/* SBX_END: the closing boundary was read; the rest of data is the epilogue, to be ignored. What stands
-   before the first boundary is skipped. A part is PART, its DATA, which may be empty, and PART_END.
-   Names are what stands between the quotes: escapes by backslash or percent sign are left as they are.
-   Errors: SBX_E_PROTOCOL, for a part without a name too; SBX_E_TOO_BIG: the headers of a part are
-   longer than SBX_MULTIPART_HEAD_MAX. */
+/* SBX_END: the closing boundary was read; the rest of data is the epilogue, to be ignored. What
+   stands before the first boundary is skipped. A part is PART, its DATA, which may be empty, and
+   PART_END. Names are what stands between the quotes: escapes by backslash or percent sign are left
+   as they are. Errors: SBX_E_PROTOCOL, for a part without a name too; SBX_E_TOO_BIG: the headers of
+   a part are longer than SBX_MULTIPART_HEAD_MAX. */
 SBX_API sbx_status sbx_multipart_read(sbx_multipart *m, const void *data, size_t len, size_t *used,
                                       sbx_multipart_event *event);
 
@@ -1094,10 +1098,10 @@ SBX_API sbx_status sbx_multipart_read(sbx_multipart *m, const void *data, size_t
 SBX_API sbx_status sbx_multipart_finish(sbx_multipart *m);
 
 /* What stands before and after the bytes of the one part of an upload, NUL-terminated. boundary is
-   1..SBX_MULTIPART_BOUNDARY_MAX letters and digits that do not occur in the bytes: use random ones. In
-   name and filename (NULL: none), quotes, backslashes and control characters are percent-encoded.
-   Both return the length without the final 0, or 0 when cap is too small (256 suffices for short
-   names) or boundary is not as it should be. */
+   1..SBX_MULTIPART_BOUNDARY_MAX letters and digits that do not occur in the bytes: use random ones.
+   In name and filename (NULL: none), quotes, backslashes and control characters are
+   percent-encoded. Both return the length without the final 0, or 0 when cap is too small (256
+   suffices for short names) or boundary is not as it should be. */
 SBX_API size_t sbx_multipart_head(char *out, size_t cap, const char *boundary, const char *name,
                                   const char *filename);
 SBX_API size_t sbx_multipart_tail(char *out, size_t cap, const char *boundary);
@@ -1105,8 +1109,8 @@ SBX_API size_t sbx_multipart_tail(char *out, size_t cap, const char *boundary);
 #ifndef SBX_NO_WEBSOCKET
 /* WEBSOCKET FRAMES (RFC 6455), without extensions. */
 
-enum { SBX_WS_CLIENT = 0, SBX_WS_SERVER = 1 }; /* who reads: a client refuses masked frames, a server
-                                                  unmasked ones */
+enum { SBX_WS_CLIENT = 0, SBX_WS_SERVER = 1 }; /* who reads: a client refuses masked frames, a
+server unmasked ones */
 
 typedef enum sbx_ws_opcode {
     SBX_WS_CONTINUATION = 0, /* for sbx_ws_header only: goes on with a message */
@@ -1141,17 +1145,18 @@ typedef struct sbx_ws {
 /* limit is the longest message that is accepted, in bytes. */
 SBX_API void sbx_ws_init(sbx_ws *ws, int role, uint64_t limit);
 
-/* data is unmasked in place where the frames are masked. A frame that is complete in data comes as one
-   event; of a longer one comes what is there; a control frame always comes whole. SBX_END: a close
-   frame was read before; no more bytes are taken. Errors: SBX_E_PROTOCOL, SBX_E_TOO_BIG (limit, known
-   from the header). Text is checked for UTF-8 across frames and refused at the first byte that is
-   wrong; whether the bytes before it in data were still given depends on how the bytes were cut. */
+/* data is unmasked in place where the frames are masked. A frame that is complete in data comes as
+   one event; of a longer one comes what is there; a control frame always comes whole. SBX_END: a
+   close frame was read before; no more bytes are taken. Errors: SBX_E_PROTOCOL, SBX_E_TOO_BIG
+   (limit, known from the header). Text is checked for UTF-8 across frames and refused at the first
+   byte that is wrong; whether the bytes before it in data were still given depends on how the bytes
+   were cut. */
 SBX_API sbx_status sbx_ws_read(sbx_ws *ws, void *data, size_t len, size_t *used,
                                sbx_ws_event *event);
 
-/* Writes a frame's header to out (at most SBX_WS_HEADER_MAX bytes) and returns its length. key is the
-   4 random bytes of a client's mask, new for each frame, NULL for a server. The payload follows,
-   masked by sbx_ws_mask; that of a close, ping or pong has at most 125 bytes and fin 1. */
+/* Writes a frame's header to out (at most SBX_WS_HEADER_MAX bytes) and returns its length. key is
+   the 4 random bytes of a client's mask, new for each frame, NULL for a server. The payload
+   follows, masked by sbx_ws_mask; that of a close, ping or pong has at most 125 bytes and fin 1. */
 #define SBX_WS_HEADER_MAX 14
 SBX_API size_t sbx_ws_header(unsigned char *out, int opcode, int fin, uint64_t len,
                              const unsigned char *key);
@@ -1160,13 +1165,13 @@ SBX_API size_t sbx_ws_header(unsigned char *out, int opcode, int fin, uint64_t l
    the frame were masked before. */
 SBX_API void sbx_ws_mask(void *out, const void *in, size_t len, const unsigned char *key, size_t at);
 
-/* The payload of a close frame, at most 125 bytes: the code, and of reason (may be NULL) what fits and
-   is whole characters of valid UTF-8. Returns the length; 0, for an empty payload, if code is one that
-   must not be sent, such as the 1005 of a received close without a code. */
+/* The payload of a close frame, at most 125 bytes: the code, and of reason (may be NULL) what fits
+   and is whole characters of valid UTF-8. Returns the length; 0, for an empty payload, if code is
+   one that must not be sent, such as the 1005 of a received close without a code. */
 SBX_API size_t sbx_ws_close_payload(unsigned char *out, int code, const char *reason);
 
-/* The value of Sec-WebSocket-Accept for a Sec-WebSocket-Key: 28 characters and a final 0; "" if len is
-   not the 24 that every valid key has. */
+/* The value of Sec-WebSocket-Accept for a Sec-WebSocket-Key: 28 characters and a final 0; "" if len
+   is not the 24 that every valid key has. */
 SBX_API void sbx_ws_accept(const char *key, size_t len, char out[29]);
 #endif
 
@@ -1275,9 +1280,10 @@ struct sbx_client {
     sbxi_connection *idle;
 };
 
-/* What an operation of one kind does. step returns SBX_AGAIN or the outcome, with op->error filled if
-   it is an error. wants writes what it waits for, returns how many, and lowers *wake to the time when
-   it wants to be stepped without that. dispose frees what the operation holds, but not op itself. */
+/* What an operation of one kind does. step returns SBX_AGAIN or the outcome, with op->error filled
+   if it is an error. wants writes what it waits for, returns how many, and lowers *wake to the time
+   when it wants to be stepped without that. dispose frees what the operation holds, but not op
+   itself. */
 typedef struct sbxi_op_type {
     size_t size;
     sbx_status (*step)(sbx_op *op);
@@ -1295,6 +1301,7 @@ struct sbx_op {
     int64_t limit_ms; /* the length of that, for the message */
     sbx_cancel *cancel;
     sbx_cancel own_cancel; /* sbx_op_cancel */
+    int attempts; /* to reach the service, so far */
     int stepping;
 };
 
@@ -1340,8 +1347,8 @@ static void sbxi_wipe(void *p, size_t size)
 }
 
 /* What a call gives to the user is one block with this in front, so that sbx_free needs nothing but
-   the pointer. Large output is not copied into the block: it is attached, and goes with it. The union
-   aligns what follows for any type. */
+   the pointer. Large output is not copied into the block: it is attached, and goes with it. The
+   union aligns what follows for any type. */
 typedef union sbxi_block {
     struct {
         sbx_allocator memory;
@@ -1430,8 +1437,8 @@ static size_t sbxi_decimal(char out[21], int64_t value)
     return len;
 }
 
-/* The library's printf: %s is a string (NULL: nothing), %d an int, %l an int64_t, %% a percent sign.
-   Returns the length of what fitted into out[cap]. */
+/* The library's printf: %s is a string (NULL: nothing), %d an int, %l an int64_t, %% a percent
+   sign. Returns the length of what fitted into out[cap]. */
 static size_t sbxi_vformat(char *out, size_t cap, const char *format, va_list args)
 {
     size_t at = 0, len;
@@ -1497,15 +1504,18 @@ static sbx_status sbxi_fail(sbx_error *err, sbx_status status, const char *forma
     return status;
 }
 
+/* Anything shorter is no secret, and would be found in any text. */
+#define SBXI_SECRET 8
+
 /* Covers secret (NULL: none) wherever text holds it, also where its end was cut off: a service may
    quote the key that it refuses. */
 static void sbxi_redact(char *text, const char *secret)
 {
     size_t len = secret ? strlen(secret) : 0, i, n;
-    for (i = 0; len && text[i]; i++) {
+    for (i = 0; len >= SBXI_SECRET && text[i]; i++) {
         for (n = 0; n < len && text[i + n] == secret[n]; n++) {
         }
-        if (n == len || (n >= 4 && text[i + n] == 0))
+        if (n == len || (n >= SBXI_SECRET && text[i + n] == 0))
             memset(text + i, '*', n);
     }
 }
@@ -2862,11 +2872,13 @@ SBXI_INLINE const char *sbxi_json_short_integer(sbx_json *j, const char *at, con
     int minus = *at == '-';
     const char *first = at + minus, *stop = end - first < 18 ? end : first + 18;
     int64_t value = 0;
-    unsigned digit;
+    unsigned digit = 0;
     for (at = first; at < stop && (digit = (unsigned char)*at - (unsigned)'0') <= 9; at++)
         value = value * 10 + (int64_t)digit;
-    if (at == stop || at == first || *at == '.' || *at == 'e' || *at == 'E' ||
-        (*first == '0' && (minus || at - first > 1)))
+    /* Neither digits only, nor none, nor a zero in front of others, nor a minus in front of it. */
+    if (digit <= 9 || at == first || (*first == '0' && (minus || at - first > 1)))
+        return NULL;
+    if (*at == '.' || *at == 'e' || *at == 'E')
         return NULL;
     sbxi_json_give(j, SBX_JSON_INTEGER, event);
     event->integer = minus ? -value : value;
@@ -2874,9 +2886,9 @@ SBXI_INLINE const char *sbxi_json_short_integer(sbx_json *j, const char *at, con
     return sbxi_json_after_value(j, at, end);
 }
 
-SBXI_INLINE const char *sbxi_json_open(sbx_json *j, const char *at, sbx_json_event *event)
+SBXI_INLINE const char *sbxi_json_open(sbx_json *j, int array, const char *at,
+                                       sbx_json_event *event)
 {
-    int array = *at == '[';
     if (j->depth == SBX_JSON_DEPTH)
         return NULL;
     sbxi_json_give(j, array ? SBX_JSON_ARRAY : SBX_JSON_OBJECT, event);
@@ -2886,13 +2898,12 @@ SBXI_INLINE const char *sbxi_json_open(sbx_json *j, const char *at, sbx_json_eve
     return at + 1;
 }
 
-SBXI_INLINE const char *sbxi_json_close(sbx_json *j, const char *at, const char *end,
+SBXI_INLINE const char *sbxi_json_close(sbx_json *j, int array, const char *at, const char *end,
                                         sbx_json_event *event)
 {
-    int array = (int)(j->arrays & 1);
-    if (j->depth == 0 || *at != (array ? ']' : '}') ||
-        (j->state != SBXI_JSON_AFTER_VALUE &&
-         j->state != (array ? SBXI_JSON_FIRST_VALUE : SBXI_JSON_FIRST_KEY)))
+    int first = array ? SBXI_JSON_FIRST_VALUE : SBXI_JSON_FIRST_KEY;
+    if (j->depth == 0 || (int)(j->arrays & 1) != array ||
+        (j->state != SBXI_JSON_AFTER_VALUE && j->state != first))
         return NULL;
     j->depth--;
     j->arrays >>= 1;
@@ -2904,13 +2915,16 @@ SBXI_INLINE const char *sbxi_json_close(sbx_json *j, const char *at, const char 
 SBXI_INLINE const char *sbxi_json_simple(sbx_json *j, const char *at, const char *end,
                                          sbx_json_event *event)
 {
-    char c = *at;
-    if (c == ']' || c == '}')
-        return sbxi_json_close(j, at, end, event);
+    if (*at == '}')
+        return sbxi_json_close(j, 0, at, end, event);
+    if (*at == ']')
+        return sbxi_json_close(j, 1, at, end, event);
     if (j->state > SBXI_JSON_FIRST_VALUE)
         return NULL;
-    if (c == '[' || c == '{')
-        return sbxi_json_open(j, at, event);
+    if (*at == '{')
+        return sbxi_json_open(j, 0, at, event);
+    if (*at == '[')
+        return sbxi_json_open(j, 1, at, event);
     return sbxi_json_short_integer(j, at, end, event);
 }
 
@@ -3445,11 +3459,10 @@ SBX_API sbx_status sbx_json_read(sbx_json *j, const void *data, size_t len, size
                                  sbx_json_event *event)
 {
     const char *start = (const char *)data, *at;
-    if (len == 0)
-        return sbxi_json_read_any(j, "", 0, used, event);
-    if (*start != '"' || j->state > SBXI_JSON_NEXT_KEY)
-        return sbxi_json_read_simple(j, start, len, used, event);
-    at = len > 8 ? sbxi_json_short_text(j, start, start + len, event) : NULL;
+    if (len <= 8 || *start != '"' || j->state > SBXI_JSON_NEXT_KEY)
+        return len ? sbxi_json_read_simple(j, start, len, used, event)
+                   : sbxi_json_read_any(j, "", 0, used, event);
+    at = sbxi_json_short_text(j, start, start + len, event);
     if (!at)
         return sbxi_json_read_whole_text(j, start, len, used, event);
     *used = (size_t)(at - start);
@@ -5443,10 +5456,11 @@ SBX_API size_t sbx_multipart_tail(char *out, size_t cap, const char *boundary)
 
 /* ==== src/connection.c ======================================================================== */
 
-/* connection: one stream of the transport with a buffer for each direction, and the pool of idle ones.
+/* connection: one stream of the transport with a buffer for each direction, and the pool of idle
+   ones.
 
-   Promises: never blocks, never waits; an error names what was tried. May call the transport's hooks,
-   buffer and text. Knows nothing of HTTP. */
+   Promises: never blocks, never waits; an error names what was tried. May call the transport's
+   hooks, buffer and text. Knows nothing of HTTP. */
 
 /* ---- the client's clock, log and randomness ---- */
 
@@ -5500,8 +5514,8 @@ static int sbxi_is_loopback(const char *host, size_t len)
            (len > 4 && memcmp(host, "127.", 4) == 0 && strspn(host, "0123456789.") >= len);
 }
 
-/* Resolves base (a valid URL), then before, then name percent-encoded (NULL: none), then after. Names
-   come from the user: they may hold anything but control characters, and not nothing. */
+/* Resolves base (a valid URL), then before, then name percent-encoded (NULL: none), then after.
+   Names come from the user: they may hold anything but control characters, and not nothing. */
 static sbx_status sbxi_address_make(sbxi_address *a, const sbx_client *client, const char *base,
                                     const char *before, const char *name, const char *after,
                                     sbx_error *err)
@@ -5514,11 +5528,13 @@ static sbx_status sbxi_address_make(sbxi_address *a, const sbx_client *client, c
     if (sbx_url_parse(base, strlen(base), &url, &problem) != SBX_OK)
         return sbxi_fail(err, SBX_E_PROTOCOL, "the URL \"%s\" cannot be used: %s", base, problem);
     if (url.query_len)
-        return sbxi_fail(err, SBX_E_PROTOCOL, "the URL \"%s\" cannot be used: it has a query", base);
+        return sbxi_fail(err, SBX_E_PROTOCOL, "the URL \"%s\" cannot be used: it has a query",
+                         base);
     if (!url.tls && client->endpoint_tls && !sbxi_is_loopback(url.host, url.host_len))
         return sbxi_fail(err, SBX_E_TLS,
                          "refused to send the API key in clear text: the endpoint is https, but %s "
-                         "is not", base);
+                         "is not",
+                         base);
     a->text_size = url.host_len + 1 + url.path_len + before_len + name_len + after_len + 1;
     a->text = (char *)sbxi_alloc(&client->memory, a->text_size);
     if (!a->text)
@@ -5587,7 +5603,8 @@ static sbx_status sbxi_connection_secure(sbxi_connection *c, sbx_error *err)
         lower->methods->close(lower);
         return sbxi_fail(err, SBX_E_TLS,
                          "%s needs https, and this transport has no TLS: use a transport whose "
-                         "secure hook is set, or an http endpoint", c->host);
+                         "secure hook is set, or an http endpoint",
+                         c->host);
     }
     st = t->secure(c->client->state, lower, c->host, &c->stream);
     if (st == SBX_E_MEMORY)
@@ -5602,8 +5619,7 @@ static sbx_status sbxi_connection_dial(sbx_client *client, const sbxi_address *t
                                        sbxi_connection **out, sbx_error *err)
 {
     size_t host_size = strlen(to->host) + 1;
-    sbxi_connection *c =
-        (sbxi_connection *)sbxi_alloc(&client->memory, sizeof(*c) + host_size);
+    sbxi_connection *c = (sbxi_connection *)sbxi_alloc(&client->memory, sizeof(*c) + host_size);
     sbx_status st;
     *out = NULL;
     if (!c)
@@ -5694,8 +5710,8 @@ static sbx_status sbxi_connection_flush(sbxi_connection *c, sbx_error *err)
 {
     while (sbxi_buffer_len(&c->out) > 0) {
         size_t n;
-        sbx_status st = sbxi_connection_write(c, sbxi_buffer_data(&c->out), sbxi_buffer_len(&c->out),
-                                              &n, err);
+        sbx_status st =
+            sbxi_connection_write(c, sbxi_buffer_data(&c->out), sbxi_buffer_len(&c->out), &n, err);
         if (st != SBX_OK)
             return st;
         sbxi_buffer_consume(&c->out, n);
@@ -5743,7 +5759,8 @@ static sbxi_connection *sbxi_pool_take(sbx_client *client, const sbxi_address *t
     return NULL;
 }
 
-/* Gives a connection back after a complete exchange. The oldest idle one goes when there are many. */
+/* Gives a connection back after a complete exchange. The oldest idle one goes when there are many.
+   */
 static void sbxi_pool_give(sbx_client *client, sbxi_connection *c)
 {
     sbxi_connection **link = &client->idle;
@@ -5781,15 +5798,15 @@ static void sbxi_pool_clear(sbx_client *client)
 
 /* exchange: one HTTP request and its response, repeated where a repetition is safe.
 
-   Promises: memory does not grow with the body where a source or a sink is set; a response that comes
-   before the request is complete is read, not lost; nothing is repeated that may have had an effect,
-   but for what the flags allow. Says SBX_OK for any complete response: what its status means is for
-   the caller. May call connection and the HTTP codec. */
+   Promises: memory does not grow with the body where a source or a sink is set; a response that
+   comes before the request is complete is read, not lost; nothing is repeated that may have had an
+   effect, but for what the flags allow. Says SBX_OK for any complete response: what its status
+   means is for the caller. May call connection and the HTTP codec. */
 
-enum { /* sbxi_exchange.flags */
-    SBXI_IDEMPOTENT = 1, /* may be repeated after its bytes were sent */
-    SBXI_FRESH = 2,      /* never on a connection that was used before */
-    SBXI_SINGLE = 4      /* one attempt only; the caller repeats */
+enum {                      /* sbxi_exchange.flags */
+       SBXI_IDEMPOTENT = 1, /* may be repeated after its bytes were sent */
+       SBXI_FRESH = 2,      /* never on a connection that was used before */
+       SBXI_SINGLE = 4      /* one attempt only; the caller repeats */
 };
 
 typedef enum sbxi_exchange_state {
@@ -5800,7 +5817,12 @@ typedef enum sbxi_exchange_state {
     SBXI_EXCHANGE_DONE
 } sbxi_exchange_state;
 
-typedef enum sbxi_part { SBXI_PART_BEFORE, SBXI_PART_DATA, SBXI_PART_AFTER, SBXI_PART_END } sbxi_part;
+typedef enum sbxi_part {
+    SBXI_PART_BEFORE,
+    SBXI_PART_DATA,
+    SBXI_PART_AFTER,
+    SBXI_PART_END
+} sbxi_part;
 
 typedef struct sbxi_exchange {
     sbx_client *client;
@@ -5870,13 +5892,16 @@ static size_t sbxi_header_name(const char *line)
 {
     const char *colon = strchr(line, ':');
     size_t len = colon ? (size_t)(colon - line) : 0;
-    return len && sbxi_http1_token(line, len) && sbxi_http1_value(colon + 1, strlen(colon + 1)) ? len : 0;
+    return len && sbxi_http1_token(line, len) && sbxi_http1_value(colon + 1, strlen(colon + 1))
+               ? len
+               : 0;
 }
 
 static int sbxi_header_is_framing(const char *name, size_t len)
 {
-    static const char *const framing[] = {"Host", "Content-Length", "Transfer-Encoding", "Connection",
-                                          "Upgrade", "Expect", "Trailer", "TE"};
+    static const char *const framing[] = {
+        "Host",    "Content-Length", "Transfer-Encoding", "Connection",
+        "Upgrade", "Expect",         "Trailer",           "TE"};
     int i;
     for (i = 0; i < SBXI_COUNT(framing); i++)
         if (sbxi_equal_nocase(name, len, framing[i]))
@@ -5984,8 +6009,9 @@ static sbx_status sbxi_exchange_head(sbxi_exchange *x)
     sbx_status st;
     if (x->to.port != (x->to.tls ? 443 : 80))
         (void)sbxi_format(number, sizeof(number), ":%d", (int)x->to.port);
-    st = sbxi_buffer_texts(out, x->method, " ", x->to.target, " HTTP/1.1\r\nHost: ", ipv6 ? "[" : "",
-                           x->to.host, ipv6 ? "]" : "", number, "\r\n", NULL);
+    st =
+        sbxi_buffer_texts(out, x->method, " ", x->to.target, " HTTP/1.1\r\nHost: ", ipv6 ? "[" : "",
+                          x->to.host, ipv6 ? "]" : "", number, "\r\n", NULL);
     if (st == SBX_OK)
         st = sbxi_exchange_header(x, "X-Api-Key", x->client->api_key);
     if (st == SBX_OK)
@@ -6002,8 +6028,9 @@ static sbx_status sbxi_exchange_head(sbxi_exchange *x)
                  : sbxi_buffer_texts(out, "Content-Length: ", number, "\r\n", NULL);
     }
     if (st == SBX_OK && x->upgrade_key)
-        st = sbxi_buffer_texts(out, "Connection: Upgrade\r\nUpgrade: websocket\r\n"
-                                    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ",
+        st = sbxi_buffer_texts(out,
+                               "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+                               "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ",
                                x->upgrade_key, "\r\n", NULL);
     if (st == SBX_OK)
         st = sbxi_buffer_texts(out, x->headers ? x->headers : "", "\r\n", NULL);
@@ -6041,8 +6068,8 @@ static sbx_status sbxi_exchange_moved(sbxi_exchange *x, size_t len, int64_t tota
     return SBX_OK;
 }
 
-/* Asks the source for the next bytes; SBX_AGAIN: it has none now. They pass through a buffer on the stack, since their number is
-   known only afterwards and the chunk's head stands before them. */
+/* Asks the source for the next bytes; SBX_AGAIN: it has none now. They pass through a buffer on the
+   stack, since their number is known only afterwards and the chunk's head stands before them. */
 static sbx_status sbxi_exchange_pull(sbxi_exchange *x, sbx_error *err)
 {
     char data[16384];
@@ -6095,7 +6122,8 @@ static sbx_status sbxi_exchange_fill(sbxi_exchange *x, sbx_error *err)
             if (x->data_at == x->data_len)
                 x->part = SBXI_PART_AFTER;
             if (st == SBX_OK) {
-                st = sbxi_exchange_moved(x, n, (int64_t)x->data_len, x->part == SBXI_PART_AFTER, err);
+                st = sbxi_exchange_moved(x, n, (int64_t)x->data_len, x->part == SBXI_PART_AFTER,
+                                         err);
                 if (st != SBX_OK)
                     return st;
             }
@@ -6194,7 +6222,8 @@ static sbx_status sbxi_exchange_body(sbxi_exchange *x, const sbx_http1_event *e,
                          x->method, x->to.target, (int64_t)x->max_answer);
     if (st != SBX_OK)
         return sbxi_fail_memory(err);
-    return success && !x->has_body ? sbxi_exchange_moved(x, e->len, x->content_length, 0, err) : SBX_OK;
+    return success && !x->has_body ? sbxi_exchange_moved(x, e->len, x->content_length, 0, err)
+                                   : SBX_OK;
 }
 
 /* SBX_AGAIN: go on. SBX_OK: the response is complete. SBX_END: complete enough. */
@@ -6326,7 +6355,8 @@ static void sbxi_exchange_sleep(sbxi_exchange *x, int64_t now, int64_t delay_ms,
 
 static int64_t sbxi_exchange_backoff(const sbxi_exchange *x)
 {
-    int64_t delay = x->attempts > 4 ? 10000 : ((int64_t)1000 << (x->attempts - 1)) + sbxi_jitter(x->client);
+    int64_t delay =
+        x->attempts > 4 ? 10000 : ((int64_t)1000 << (x->attempts - 1)) + sbxi_jitter(x->client);
     return delay < 10000 ? delay : 10000;
 }
 
@@ -6415,8 +6445,9 @@ static sbx_status sbxi_exchange_timed_out(sbxi_exchange *x, sbx_error *err)
     if (x->state == SBXI_EXCHANGE_CONNECT)
         return sbxi_fail(err, SBX_E_CONNECT, "%s port %d did not accept a connection within %l ms",
                          x->to.host, (int)x->to.port, limit);
-    return sbxi_fail(err, SBX_E_TIMEOUT, x->idle_ms >= 0 ? "%s %s: nothing moved for %l ms"
-                                                         : "%s %s took longer than %l ms",
+    return sbxi_fail(err, SBX_E_TIMEOUT,
+                     x->idle_ms >= 0 ? "%s %s: nothing moved for %l ms"
+                                     : "%s %s took longer than %l ms",
                      x->method, x->to.target, limit);
 }
 
@@ -6585,12 +6616,11 @@ static sbx_status sbxi_op_new(sbx_client *client, const sbxi_op_type *type, cons
 static sbx_status sbxi_op_timed_out(sbx_op *op)
 {
     char last[256];
-    int http_status = op->error.http_status, attempts = op->error.attempts;
+    int http_status = op->error.http_status;
     sbxi_copy(last, sizeof(last), op->error.message, strlen(op->error.message));
-    (void)sbxi_fail(&op->error, SBX_E_TIMEOUT, "the call did not end within %l ms%s%s", op->limit_ms,
-                    *last ? "; the last attempt failed: " : "", last);
+    (void)sbxi_fail(&op->error, SBX_E_TIMEOUT, "the call did not end within %l ms%s%s",
+                    op->limit_ms, *last ? "; the last attempt failed: " : "", last);
     op->error.http_status = http_status;
-    op->error.attempts = attempts;
     return SBX_E_TIMEOUT;
 }
 
@@ -6606,6 +6636,8 @@ static sbx_status sbxi_op_advance(sbx_op *op)
     if (st == SBX_AGAIN && sbxi_now(op->client) >= op->deadline &&
         !(op->type->pending && op->type->pending(op)))
         st = sbxi_op_timed_out(op);
+    if (st < 0 && !op->error.attempts)
+        op->error.attempts = op->attempts;
     if (st < 0)
         sbxi_error_redact(&op->error, op->client->api_key);
     op->status = st;
@@ -6700,7 +6732,8 @@ SBX_API sbx_status sbx_wait(sbx_op *const *ops, int n, int64_t timeout_ms, sbx_e
     st = sbxi_wait_any(ops, n, timeout_ms, err);
     for (i = 0; st != SBX_AGAIN && i < n; i++) {
         /* One of them is over, well or not: that is what was asked for. */
-        if (ops[i]->status != SBX_AGAIN || (ops[i]->type->pending && ops[i]->type->pending(ops[i]))) {
+        if (ops[i]->status != SBX_AGAIN ||
+            (ops[i]->type->pending && ops[i]->type->pending(ops[i]))) {
             sbxi_error_clear(err);
             return SBX_OK;
         }
@@ -6730,11 +6763,13 @@ static sbx_status sbxi_op_finish(sbx_status started, sbx_op **op, sbx_error *err
 
 /* ==== src/response.c ========================================================================== */
 
-/* response: what the body of a response means: JSON objects become structs, error bodies an sbx_error.
+/* response: what the body of a response means: JSON objects become structs, error bodies an
+   sbx_error.
 
    Promises: unknown members are ignored, absent and null ones take defaults, a known member of the
-   wrong type is an error that names it; an error body of whatever kind gives a usable error. The body
-   is read twice, once to count and once to fill one block. May call exchange and the JSON codec. */
+   wrong type is an error that names it; an error body of whatever kind gives a usable error. The
+   body is read twice, once to count and once to fill one block. May call exchange and the JSON
+   codec. */
 
 /* ---- walking through a document ---- */
 
@@ -6744,8 +6779,9 @@ typedef struct sbxi_walk {
     sbx_json json;
     const char *body;
     size_t len, at;
-    size_t base[SBX_JSON_DEPTH + 2]; /* the length of the path of the container, by depth of value */
-    int entered; /* the last event was the beginning of an array */
+    size_t
+        base[SBX_JSON_DEPTH + 2]; /* the length of the path of the container, by depth of value */
+    int entered;                  /* the last event was the beginning of an array */
     char path[96];
 } sbxi_walk;
 
@@ -6794,7 +6830,8 @@ static sbx_status sbxi_walk_next(sbxi_walk *w, sbx_json_event *e)
             break;
         case SBX_JSON_ARRAY:
             w->entered = 1;
-            w->base[e->depth + 1] = strlen(w->path) + (strlen(w->path) + 3 <= sizeof(w->path) ? 2 : 0);
+            w->base[e->depth + 1] =
+                strlen(w->path) + (strlen(w->path) + 3 <= sizeof(w->path) ? 2 : 0);
             return SBX_OK;
         case SBX_JSON_OBJECT:
             w->base[e->depth + 1] = strlen(w->path);
@@ -6821,7 +6858,8 @@ typedef struct sbxi_field {
     size_t offset;
 } sbxi_field;
 
-/* A struct to be filled: one, or as many as the list at path has. inner are items inside an item. */
+/* A struct to be filled: one, or as many as the list at path has. inner are items inside an item.
+   */
 typedef struct sbxi_record {
     const char *list; /* "sandboxes[]", or "" for a single object */
     size_t size;
@@ -6858,8 +6896,8 @@ static const char *sbxi_below(const char *path, const char *prefix)
 
 static sbx_status sbxi_fail_type(sbx_error *err, const char *path, const char *expected)
 {
-    return sbxi_fail(err, SBX_E_PROTOCOL,
-                     "the service's response cannot be used: \"%s\" is not %s", path, expected);
+    return sbxi_fail(err, SBX_E_PROTOCOL, "the service's response cannot be used: \"%s\" is not %s",
+                     path, expected);
 }
 
 /* Stores a value; texts go to the block's end, which the reader uses as its scratch. */
@@ -6922,7 +6960,7 @@ static void sbxi_filling_begin(sbxi_filling *f, int inside)
             char *item = f->items + (f->count - 1) * r->size;
             const char *first = f->inner + (f->inner_count - f->own) * r->inner_size;
             sbxi_field_defaults(f->inner + (f->inner_count - 1) * r->inner_size, r->inner_fields,
-                               r->inner_field_count);
+                                r->inner_field_count);
             memcpy(item + r->inner_offset, &first, sizeof(first));
             memcpy(item + r->inner_count_offset, &f->own, sizeof(f->own));
         }
@@ -6947,8 +6985,8 @@ static sbx_status sbxi_filling_store(sbxi_filling *f, sbxi_walk *w, const sbx_js
     return field ? sbxi_store(w, e, item, field, err) : SBX_OK;
 }
 
-/* What must stand at path so that known can be found there or below: an object '{', a list '[', or the
-   value itself '"'; 0: known lies elsewhere. */
+/* What must stand at path so that known can be found there or below: an object '{', a list '[', or
+   the value itself '"'; 0: known lies elsewhere. */
 static char sbxi_expected(const char *known, const char *path)
 {
     size_t len = strlen(path);
@@ -6977,8 +7015,10 @@ static char sbxi_record_expected(const sbxi_record *r, const char *path)
     return found;
 }
 
-/* What should stand there instead of this event; NULL: it is all right, as far as can be said here. */
-static const char *sbxi_record_misfit(const sbxi_record *r, const char *path, const sbx_json_event *e)
+/* What should stand there instead of this event; NULL: it is all right, as far as can be said here.
+   */
+static const char *sbxi_record_misfit(const sbxi_record *r, const char *path,
+                                      const sbx_json_event *e)
 {
     char expected = sbxi_record_expected(r, path);
     int container = e->type == SBX_JSON_OBJECT || e->type == SBX_JSON_ARRAY;
@@ -7022,8 +7062,8 @@ static sbx_status sbxi_filling_pass(sbxi_filling *f, sbxi_walk *w, sbx_error *er
     return SBX_OK;
 }
 
-/* Makes one object of head_size bytes, the items, their inner items and all their texts, and fills it
-   from the body. *items points behind the head. A single object counts as one item. */
+/* Makes one object of head_size bytes, the items, their inner items and all their texts, and fills
+   it from the body. *items points behind the head. A single object counts as one item. */
 static sbx_status sbxi_decode(const sbx_client *client, const sbxi_buffer *body,
                               const sbxi_record *record, size_t head_size, void **out, char **items,
                               size_t *count, sbx_error *err)
@@ -7342,15 +7382,16 @@ static sbx_status sbxi_check_name(const char *field, const char *text, sbx_error
     return sbxi_check_utf8(field, text, err);
 }
 
-/* What a call cannot do without: a client (or what it made), and a pointer where its result goes, of
-   whatever type, which is set to NULL. */
+/* What a call cannot do without: a client (or what it made), and a pointer where its result goes,
+   of whatever type, which is set to NULL. */
 static sbx_status sbxi_check_out(const void *client, void *out, sbx_error *err)
 {
     sbxi_error_clear(err);
     if (out)
         memset(out, 0, sizeof(void *));
     if (!client)
-        return sbxi_fail_argument(err, "client", "(or the sandbox or command in its place) is NULL");
+        return sbxi_fail_argument(err, "client",
+                                  "(or the sandbox or command in its place) is NULL");
     if (!out)
         return sbxi_fail_argument(err, "out", "is NULL: there is no place for the result");
     return SBX_OK;
@@ -7380,17 +7421,21 @@ static sbx_status sbxi_check_sandbox(const sbx_sandbox *sandbox, sbx_error *err)
     if (!sandbox || !sandbox->client)
         return sbxi_fail_argument(err, "sandbox", "is required");
     if (sandbox->state == SBX_STATE_PROVISIONING || sandbox->state == SBX_STATE_FAILED)
-        st = sbxi_fail(err, SBX_E_NOT_READY, "the sandbox %s is %s: %s", sandbox->name, sandbox->status,
-                       sandbox->state == SBX_STATE_FAILED
-                           ? (*sandbox->status_message ? sandbox->status_message : "it cannot be used")
-                           : "wait for it with sbx_sandbox_wait");
+        st = sbxi_fail(
+            err, SBX_E_NOT_READY, "the sandbox %s is %s: %s", sandbox->name, sandbox->status,
+            sandbox->state == SBX_STATE_FAILED
+                ? (*sandbox->status_message ? sandbox->status_message : "it cannot be used")
+                : "wait for it with sbx_sandbox_wait");
     else if (!*sandbox->dataplane_url)
-        st = sbxi_fail(err, SBX_E_NO_DATAPLANE,
-                       "the service has given no data-plane URL for the sandbox %s: get it again with "
-                       "sbx_sandbox_get", sandbox->name);
+        st = sbxi_fail(
+            err, SBX_E_NO_DATAPLANE,
+            "the service has given no data-plane URL for the sandbox %s: get it again with "
+            "sbx_sandbox_get",
+            sandbox->name);
     if (st != SBX_OK && err) {
         err->resource_type = "sandbox";
-        sbxi_copy(err->last_status, sizeof(err->last_status), sandbox->status, strlen(sandbox->status));
+        sbxi_copy(err->last_status, sizeof(err->last_status), sandbox->status,
+                  strlen(sandbox->status));
     }
     return st;
 }
@@ -7443,6 +7488,7 @@ static sbx_status sbxi_request_step(sbx_op *op)
     sbxi_request *r = (sbxi_request *)op;
     sbx_status st = sbxi_exchange_step(&r->exchange, sbxi_now(op->client), &op->error);
     int status = r->exchange.status;
+    op->attempts = r->exchange.attempts;
     if (st != SBX_OK) {
         op->error.resource_type = r->resource_type;
         op->error.operation = r->operation;
@@ -7451,7 +7497,8 @@ static sbx_status sbxi_request_step(sbx_op *op)
     if (status == 404 && r->action == SBXI_DELETE && r->exchange.attempts > 1)
         return SBX_OK; /* deleted by the attempt whose answer was lost */
     if (status < 200 || status > 299)
-        return sbxi_service_error(&r->exchange, r->action, r->resource_type, r->operation, &op->error);
+        return sbxi_service_error(&r->exchange, r->action, r->resource_type, r->operation,
+                                  &op->error);
     return r->done ? r->done(r, r->out) : SBX_OK;
 }
 
@@ -7490,8 +7537,8 @@ static sbx_status sbxi_request_new(sbx_client *client, const sbxi_op_type *type,
     r = (sbxi_request *)op;
     sbxi_exchange_init(&r->exchange, client, method);
     r->resource_type = r->operation = "";
-    st = sbxi_headers_make(&client->memory, call ? call->headers : NULL, client->headers, &r->headers,
-                           &r->headers_size, err);
+    st = sbxi_headers_make(&client->memory, call ? call->headers : NULL, client->headers,
+                           &r->headers, &r->headers_size, err);
     if (st == SBX_OK)
         st = sbxi_address_make(&r->exchange.to, client, base, before, name, after, err);
     if (st != SBX_OK) {
@@ -7509,7 +7556,8 @@ static sbx_status sbxi_request_json(sbxi_request *r,
                                     void (*write)(sbx_json_writer *w, const void *from),
                                     const void *from, sbx_error *err)
 {
-    sbx_status st = sbxi_json_make(&r->op.client->memory, write, from, &r->body, &r->body_size, err);
+    sbx_status st =
+        sbxi_json_make(&r->op.client->memory, write, from, &r->body, &r->body_size, err);
     if (st == SBX_OK) {
         r->exchange.has_body = 1;
         r->exchange.content_type = "application/json";
@@ -7540,8 +7588,8 @@ static sbx_status sbxi_control_new(sbx_client *client, const char *method, const
     st = name ? sbxi_check_name("name", name, err) : SBX_OK;
     if (st != SBX_OK)
         return st;
-    st = sbxi_request_new(client, &sbxi_request_type, method, client->endpoint, collection, name, after,
-                          call, r, err);
+    st = sbxi_request_new(client, &sbxi_request_type, method, client->endpoint, collection, name,
+                          after, call, r, err);
     if (st == SBX_OK && (strcmp(method, "GET") == 0 || strcmp(method, "DELETE") == 0))
         (*r)->exchange.flags |= SBXI_IDEMPOTENT;
     return st;
@@ -7557,8 +7605,8 @@ static void sbxi_control_set(sbxi_request *r, sbxi_action action, const char *re
     r->out = out;
 }
 
-/* GET or DELETE of one resource, or GET of all (name NULL). collection starts with a slash, and ends
-   with one if there is a name. */
+/* GET or DELETE of one resource, or GET of all (name NULL). collection starts with a slash, and
+   ends with one if there is a name. */
 static sbx_status sbxi_control_start(sbx_client *client, sbxi_action action, const char *collection,
                                      const char *name, const char *after, const sbx_call *call,
                                      const char *resource_type,
@@ -7610,8 +7658,8 @@ static sbx_status sbxi_template_done(sbxi_request *r, void *out)
     void *object;
     char *items;
     size_t count;
-    sbx_status st = sbxi_decode(r->op.client, &r->exchange.answer, &sbxi_template_record, 0, &object,
-                                &items, &count, &r->op.error);
+    sbx_status st = sbxi_decode(r->op.client, &r->exchange.answer, &sbxi_template_record, 0,
+                                &object, &items, &count, &r->op.error);
     if (st == SBX_OK)
         *(sbx_template **)out = (sbx_template *)object;
     return st;
@@ -7714,8 +7762,8 @@ SBX_API sbx_status sbx_template_get_start(sbx_client *client, const char *name,
     sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    return sbxi_control_start(client, SBXI_GET, "/templates/", name, "", call,
-                              "template", sbxi_template_done, out, op, err);
+    return sbxi_control_start(client, SBXI_GET, "/templates/", name, "", call, "template",
+                              sbxi_template_done, out, op, err);
 }
 
 SBX_API sbx_status sbx_template_get(sbx_client *client, const char *name, const sbx_call *call,
@@ -7731,8 +7779,8 @@ SBX_API sbx_status sbx_template_list_start(sbx_client *client, const sbx_call *c
     sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    return sbxi_control_start(client, SBXI_LIST, "/templates", NULL, "", call,
-                              "template", sbxi_templates_done, out, op, err);
+    return sbxi_control_start(client, SBXI_LIST, "/templates", NULL, "", call, "template",
+                              sbxi_templates_done, out, op, err);
 }
 
 SBX_API sbx_status sbx_template_list(sbx_client *client, const sbx_call *call, sbx_templates **out,
@@ -7748,8 +7796,8 @@ SBX_API sbx_status sbx_template_delete_start(sbx_client *client, const char *nam
     sbx_status st = sbxi_check_start(client, op, op, err);
     if (st != SBX_OK)
         return st;
-    return sbxi_control_start(client, SBXI_DELETE, "/templates/", name, "", call,
-                              "template", NULL, NULL, op, err);
+    return sbxi_control_start(client, SBXI_DELETE, "/templates/", name, "", call, "template", NULL,
+                              NULL, op, err);
 }
 
 SBX_API sbx_status sbx_template_delete(sbx_client *client, const char *name, const sbx_call *call,
@@ -7784,9 +7832,16 @@ static const sbxi_field sbxi_status_fields[] = {
     {"status", SBXI_TEXT, offsetof(sbx_sandbox_status, status)},
     {"status_message", SBXI_TEXT, offsetof(sbx_sandbox_status, status_message)}};
 
-static const sbxi_record sbxi_status_record = {
-    "", sizeof(sbx_sandbox_status), sbxi_status_fields, SBXI_COUNT(sbxi_status_fields), NULL, 0, 0, 0,
-    NULL, 0};
+static const sbxi_record sbxi_status_record = {"",
+                                               sizeof(sbx_sandbox_status),
+                                               sbxi_status_fields,
+                                               SBXI_COUNT(sbxi_status_fields),
+                                               NULL,
+                                               0,
+                                               0,
+                                               0,
+                                               NULL,
+                                               0};
 
 static sbx_state sbxi_state_of(const char *word)
 {
@@ -7895,8 +7950,8 @@ static sbx_status sbxi_sandbox_defaults(const sbx_sandbox_options *options, sbx_
     for (i = 0; i < SBXI_COUNT(names) && st == SBX_OK; i++)
         if (names[i].text)
             st = sbxi_check_name(names[i].field, names[i].text, err);
-    if (st == SBX_OK && (o->template_name != NULL) + (o->snapshot_id != NULL) +
-                                (o->snapshot_name != NULL) > 1)
+    if (st == SBX_OK &&
+        (o->template_name != NULL) + (o->snapshot_id != NULL) + (o->snapshot_name != NULL) > 1)
         st = sbxi_fail_argument(err, "template_name",
                                 "excludes snapshot_id and snapshot_name, and these exclude each "
                                 "other: set one at most");
@@ -7944,8 +7999,8 @@ SBX_API sbx_status sbx_sandbox_get_start(sbx_client *client, const char *name, c
     sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    return sbxi_control_start(client, SBXI_GET, "/boxes/", name, "", call,
-                              "sandbox", sbxi_sandbox_done, out, op, err);
+    return sbxi_control_start(client, SBXI_GET, "/boxes/", name, "", call, "sandbox",
+                              sbxi_sandbox_done, out, op, err);
 }
 
 SBX_API sbx_status sbx_sandbox_get(sbx_client *client, const char *name, const sbx_call *call,
@@ -7961,8 +8016,8 @@ SBX_API sbx_status sbx_sandbox_list_start(sbx_client *client, const sbx_call *ca
     sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    return sbxi_control_start(client, SBXI_LIST, "/boxes", NULL, "", call,
-                              "sandbox", sbxi_sandboxes_done, out, op, err);
+    return sbxi_control_start(client, SBXI_LIST, "/boxes", NULL, "", call, "sandbox",
+                              sbxi_sandboxes_done, out, op, err);
 }
 
 SBX_API sbx_status sbx_sandbox_list(sbx_client *client, const sbx_call *call, sbx_sandboxes **out,
@@ -7978,8 +8033,8 @@ SBX_API sbx_status sbx_sandbox_delete_start(sbx_client *client, const char *name
     sbx_status st = sbxi_check_start(client, op, op, err);
     if (st != SBX_OK)
         return st;
-    return sbxi_control_start(client, SBXI_DELETE, "/boxes/", name, "", call,
-                              "sandbox", NULL, NULL, op, err);
+    return sbxi_control_start(client, SBXI_DELETE, "/boxes/", name, "", call, "sandbox", NULL, NULL,
+                              op, err);
 }
 
 SBX_API sbx_status sbx_sandbox_delete(sbx_client *client, const char *name, const sbx_call *call,
@@ -7996,8 +8051,8 @@ SBX_API sbx_status sbx_sandbox_get_status_start(sbx_client *client, const char *
     sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    return sbxi_control_start(client, SBXI_GET, "/boxes/", name, "/status", call,
-                              "sandbox", sbxi_status_done, out, op, err);
+    return sbxi_control_start(client, SBXI_GET, "/boxes/", name, "/status", call, "sandbox",
+                              sbxi_status_done, out, op, err);
 }
 
 SBX_API sbx_status sbx_sandbox_get_status(sbx_client *client, const char *name,
@@ -8005,12 +8060,14 @@ SBX_API sbx_status sbx_sandbox_get_status(sbx_client *client, const char *name,
                                           sbx_error *err)
 {
     sbx_op *op;
-    return sbxi_op_finish(sbx_sandbox_get_status_start(client, name, call, out, &op, err), &op, err);
+    return sbxi_op_finish(sbx_sandbox_get_status_start(client, name, call, out, &op, err), &op,
+                          err);
 }
 
 /* ---- waiting for a sandbox ---- */
 
-/* The same request again and again: the status after each pause, and in the end the sandbox itself. */
+/* The same request again and again: the status after each pause, and in the end the sandbox itself.
+   */
 typedef struct sbxi_waiting {
     sbxi_request request;
     int64_t interval_ms, timeout_ms;
@@ -8039,8 +8096,9 @@ static sbx_status sbxi_waiting_done(sbxi_request *r, void *out)
                        *status->status_message ? status->status_message
                                                : "the service gave no reason");
     } else if (now >= waiting->end) {
-        st = sbxi_fail(err, SBX_E_RESOURCE_TIMEOUT, "the sandbox was not ready within %l ms: it is %s",
-                       waiting->timeout_ms, *status->status ? status->status : "in an unknown state");
+        st = sbxi_fail(err, SBX_E_RESOURCE_TIMEOUT,
+                       "the sandbox was not ready within %l ms: it is %s", waiting->timeout_ms,
+                       *status->status ? status->status : "in an unknown state");
     } else {
         int64_t left = waiting->end - now;
         sbxi_exchange_again(&r->exchange,
@@ -8048,7 +8106,8 @@ static sbx_status sbxi_waiting_done(sbxi_request *r, void *out)
     }
     if (st != SBX_AGAIN) {
         err->resource_type = "sandbox";
-        sbxi_copy(err->last_status, sizeof(err->last_status), status->status, strlen(status->status));
+        sbxi_copy(err->last_status, sizeof(err->last_status), status->status,
+                  strlen(status->status));
     }
     sbx_free(status);
     return st;
@@ -8104,8 +8163,8 @@ SBX_API sbx_status sbx_sandbox_wait(sbx_client *client, const char *name,
 
 /* files: reading and writing files in a sandbox, from memory and through callbacks.
 
-   Promises: constant memory where a source or a sink is used; a sink sees nothing but the file's own
-   bytes, and all of them if the call succeeds. */
+   Promises: constant memory where a source or a sink is used; a sink sees nothing but the file's
+   own bytes, and all of them if the call succeeds. */
 
 #ifndef SBX_NO_FILES
 
@@ -8161,9 +8220,11 @@ static sbx_status sbxi_file_frame(sbxi_request *r, sbx_error *err)
 }
 
 static sbx_status sbxi_write_new(const sbx_sandbox *sandbox, const char *path,
-                                 const sbx_file_options *options, sbxi_request **out, sbx_error *err)
+                                 const sbx_file_options *options, sbxi_request **out,
+                                 sbx_error *err)
 {
-    sbx_status st = sbxi_file_new(sandbox, "POST", "/upload?path=", path, options, "write", out, err);
+    sbx_status st =
+        sbxi_file_new(sandbox, "POST", "/upload?path=", path, options, "write", out, err);
     if (st != SBX_OK)
         return st;
     /* The same bytes to the same path: a repetition changes nothing. */
@@ -8227,7 +8288,8 @@ SBX_API sbx_status sbx_write_from(const sbx_sandbox *sandbox, const char *path,
                                   const sbx_file_options *options, sbx_error *err)
 {
     sbx_op *op;
-    return sbxi_op_finish(sbx_write_from_start(sandbox, path, source, size, options, &op, err), &op, err);
+    return sbxi_op_finish(sbx_write_from_start(sandbox, path, source, size, options, &op, err), &op,
+                          err);
 }
 
 /* ---- reading ---- */
@@ -8252,7 +8314,8 @@ static sbx_status sbxi_read_done(sbxi_request *r, void *out)
 static sbx_status sbxi_read_new(const sbx_sandbox *sandbox, const char *path,
                                 const sbx_file_options *options, sbxi_request **out, sbx_error *err)
 {
-    sbx_status st = sbxi_file_new(sandbox, "GET", "/download?path=", path, options, "read", out, err);
+    sbx_status st =
+        sbxi_file_new(sandbox, "GET", "/download?path=", path, options, "read", out, err);
     if (st == SBX_OK)
         (*out)->exchange.flags |= SBXI_IDEMPOTENT;
     return st;
@@ -8282,9 +8345,8 @@ SBX_API sbx_status sbx_read(const sbx_sandbox *sandbox, const char *path,
     return sbxi_op_finish(sbx_read_start(sandbox, path, options, out, &op, err), &op, err);
 }
 
-SBX_API sbx_status sbx_read_to_start(const sbx_sandbox *sandbox, const char *path,
-                                     sbx_sink_fn sink, const sbx_file_options *options,
-                                     sbx_op **op, sbx_error *err)
+SBX_API sbx_status sbx_read_to_start(const sbx_sandbox *sandbox, const char *path, sbx_sink_fn sink,
+                                     const sbx_file_options *options, sbx_op **op, sbx_error *err)
 {
     sbxi_request *r;
     sbx_status st = sbxi_check_start(sandbox, op, op, err);
@@ -8314,8 +8376,8 @@ SBX_API sbx_status sbx_read_to(const sbx_sandbox *sandbox, const char *path, sbx
 /* command: runs commands in a sandbox over a WebSocket that may break at any time, or over HTTP.
 
    Promises: each byte of output is given once and in order, or the number of lost ones is told;
-   nothing is run twice; a command whose connection is lost for good ends with an error that says so.
-   The life of a command is the table at sbxi_command_lost and the events that lead to it:
+   nothing is run twice; a command whose connection is lost for good ends with an error that says
+   so. The life of a command is the table at sbxi_command_lost and the events that lead to it:
 
      state     event                                  then
      CONNECT   upgraded, not started yet              send execute            -> STREAM
@@ -8345,8 +8407,8 @@ typedef struct sbxi_run {
     const char *id;
 } sbxi_run;
 
-static sbx_status sbxi_run_defaults(const char *command, const sbx_run_options *options, sbxi_run *run,
-                                    sbx_error *err)
+static sbx_status sbxi_run_defaults(const char *command, const sbx_run_options *options,
+                                    sbxi_run *run, sbx_error *err)
 {
     sbx_status st;
     int i;
@@ -8412,8 +8474,9 @@ static const sbxi_field sbxi_result_fields[] = {
     {"stderr", SBXI_BYTES, offsetof(sbx_result, err)},
     {"exit_code", SBXI_INT, offsetof(sbx_result, exit_code)}};
 
-static const sbxi_record sbxi_result_record = {"", sizeof(sbx_result), sbxi_result_fields,
-                                               SBXI_COUNT(sbxi_result_fields), NULL, 0, 0, 0, NULL, 0};
+static const sbxi_record sbxi_result_record = {
+    "", sizeof(sbx_result), sbxi_result_fields, SBXI_COUNT(sbxi_result_fields), NULL, 0, 0, 0, NULL,
+    0};
 
 static void sbxi_run_http_json(sbx_json_writer *w, const void *from)
 {
@@ -8424,13 +8487,14 @@ static void sbxi_run_http_json(sbx_json_writer *w, const void *from)
     sbx_json_end_object(w);
 }
 
-static sbx_status sbxi_run_http_done(const sbx_client *client, const sbxi_exchange *x, sbx_result **out,
-                                     sbx_error *err)
+static sbx_status sbxi_run_http_done(const sbx_client *client, const sbxi_exchange *x,
+                                     sbx_result **out, sbx_error *err)
 {
     void *object;
     char *items;
     size_t count;
-    sbx_status st = sbxi_decode(client, &x->answer, &sbxi_result_record, 0, &object, &items, &count, err);
+    sbx_status st =
+        sbxi_decode(client, &x->answer, &sbxi_result_record, 0, &object, &items, &count, err);
     if (st == SBX_OK)
         *out = (sbx_result *)object;
     return st;
@@ -8484,13 +8548,13 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
 
 /* ---- over a WebSocket ---- */
 
-#define SBXI_FAILURES 5           /* attempts in a row that may fail */
-#define SBXI_BUDGET_MS 120000     /* for all of these together */
-#define SBXI_OPEN_MS 30000        /* for one attempt to connect */
-#define SBXI_PING_MS 30000        /* between two pings */
-#define SBXI_SILENCE_MS 60000     /* without an answer to a ping */
-#define SBXI_GRACE_MS 30000       /* past the command's own time-out before the caller gives up */
-#define SBXI_MESSAGES 256         /* handled in one step, so that other operations get their turn */
+#define SBXI_FAILURES 5       /* attempts in a row that may fail */
+#define SBXI_BUDGET_MS 120000 /* for all of these together */
+#define SBXI_OPEN_MS 30000    /* for one attempt to connect */
+#define SBXI_PING_MS 30000    /* between two pings */
+#define SBXI_SILENCE_MS 60000 /* without an answer to a ping */
+#define SBXI_GRACE_MS 30000   /* past the command's own time-out before the caller gives up */
+#define SBXI_MESSAGES 256     /* handled in one step, so that other operations get their turn */
 
 typedef enum sbxi_command_state {
     SBXI_COMMAND_START,
@@ -8522,8 +8586,8 @@ struct sbx_command {
     int64_t pid;
     int sent, started; /* execute has left; the service has answered it */
     int failures;
-    int reattaching; /* this connection began with reconnect */
-    int busy;        /* there may be more to do without waiting */
+    int reattaching;    /* this connection began with reconnect */
+    int busy;           /* there may be more to do without waiting */
     int64_t budget_end; /* when the attempts to connect must have succeeded; 0: one has */
     int64_t wake, reload_at;
     int64_t ping_at, heard_at; /* the next ping; when anything last arrived */
@@ -8541,10 +8605,10 @@ struct sbx_command {
     sbx_output_fn on_output;
     void *user;
     int64_t timeout_ms;
-    int own_deadline;  /* the caller named none for the call */
-    int handle;        /* in the caller's hands: stops at each chunk */
-    sbx_chunk chunk;   /* len 0: none */
-    int given;         /* the caller has seen the chunk */
+    int own_deadline; /* the caller named none for the call */
+    int handle;       /* in the caller's hands: stops at each chunk */
+    sbx_chunk chunk;  /* len 0: none */
+    int given;        /* the caller has seen the chunk */
     int exit_code, taken;
     sbx_result **out; /* of sbx_run */
 };
@@ -8594,6 +8658,7 @@ static sbx_status sbxi_command_connect(sbx_command *c, int64_t now)
     c->exchange.limit_ms = left < 1 ? 1 : left < SBXI_OPEN_MS ? left : SBXI_OPEN_MS;
     sbxi_exchange_again(&c->exchange, now);
     c->state = SBXI_COMMAND_CONNECT;
+    c->op.attempts = c->failures + 1;
     return SBX_OK;
 }
 
@@ -8619,16 +8684,17 @@ static sbx_status sbxi_command_lost(sbx_command *c, int at_once)
         sbxi_copy(last, sizeof(last), err->message, strlen(err->message));
         if (err->status == SBX_E_TIMEOUT)
             err->status = SBX_E_CONNECTION;
-        (void)sbxi_format(err->message, sizeof(err->message),
-                          c->sent ? "lost the connection to the command %s, which may still be running: "
-                                    "%d attempts in a row failed, the last one so: %s"
-                                  : "the command %s was not started: %d attempts to connect failed, "
-                                    "the last one so: %s",
-                          c->id, c->failures, last);
+        (void)sbxi_format(
+            err->message, sizeof(err->message),
+            c->sent ? "lost the connection to the command %s, which may still be running: "
+                      "%d attempts in a row failed, the last one so: %s"
+                    : "the command %s was not started: %d attempts to connect failed, "
+                      "the last one so: %s",
+            c->id, c->failures, last);
         return err->status;
     }
-    sbxi_log(c->op.client, SBX_LOG_INFO, "command %s: %s; trying again in %l ms", c->id, err->message,
-             delay);
+    sbxi_log(c->op.client, SBX_LOG_INFO, "command %s: %s; trying again in %l ms", c->id,
+             err->message, delay);
     c->state = SBXI_COMMAND_PAUSE;
     c->wake = now + delay;
     return SBX_OK;
@@ -8695,14 +8761,16 @@ static void sbxi_command_goodbye(sbx_command *c, int code)
     unsigned char payload[125];
     sbxi_connection *connection = c->exchange.connection;
     if (connection && c->state == SBXI_COMMAND_STREAM && !connection->ended) {
-        if (sbxi_command_frame(c, SBX_WS_CLOSE, payload, sbx_ws_close_payload(payload, code, "")) == SBX_OK)
+        if (sbxi_command_frame(c, SBX_WS_CLOSE, payload, sbx_ws_close_payload(payload, code, "")) ==
+            SBX_OK)
             (void)sbxi_connection_flush(connection, NULL);
     }
     sbxi_exchange_drop(&c->exchange);
 }
 
 /* The peer broke the protocol: to try again would change nothing. */
-static sbx_status sbxi_command_violation(sbx_command *c, sbx_status st, int code, const char *problem)
+static sbx_status sbxi_command_violation(sbx_command *c, sbx_status st, int code,
+                                         const char *problem)
 {
     sbxi_command_goodbye(c, code);
     return sbxi_fail(&c->op.error, st, "%s port %d broke the protocol of command streams: %s",
@@ -8739,19 +8807,22 @@ static sbx_status sbxi_command_upgraded(sbx_command *c)
     if (x->status == 404 && !c->sent && c->http_body)
         return sbxi_command_to_http(c);
     if (x->status != 101) {
-        sbx_status st = sbxi_service_error(x, SBXI_UPGRADE, "", c->started ? "reconnect" : "run",
-                                           &c->op.error);
+        sbx_status st =
+            sbxi_service_error(x, SBXI_UPGRADE, "", c->started ? "reconnect" : "run", &c->op.error);
         if (x->status == 500 || (x->status >= 502 && x->status <= 504))
             return sbxi_command_lost(c, 0);
         if (x->status == 404 && !c->sent)
-            (void)sbxi_format(c->op.error.message, sizeof(c->op.error.message),
-                              "the service has no WebSocket endpoint at %s (HTTP 404), which output "
-                              "callbacks and command handles need", x->to.target);
+            (void)sbxi_format(
+                c->op.error.message, sizeof(c->op.error.message),
+                "the service has no WebSocket endpoint at %s (HTTP 404), which output "
+                "callbacks and command handles need",
+                x->to.target);
         return st;
     }
     if (x->upgrade_ok != 3 || !x->accept_ok || x->protocol_offered)
-        return sbxi_command_violation(c, SBX_E_PROTOCOL, 1002, "the WebSocket handshake was not "
-                                                               "accepted as RFC 6455 says");
+        return sbxi_command_violation(c, SBX_E_PROTOCOL, 1002,
+                                      "the WebSocket handshake was not "
+                                      "accepted as RFC 6455 says");
     sbx_ws_init(&c->ws, SBX_WS_CLIENT, c->op.client->max_message);
     sbxi_buffer_consume(&c->message, sbxi_buffer_len(&c->message));
     c->state = SBXI_COMMAND_STREAM;
@@ -8781,12 +8852,16 @@ typedef struct sbxi_message {
     int has_offset, wrong; /* wrong: a known member is not of its type */
 } sbxi_message;
 
-/* A word of the protocol. Lengths stand beside the text since each message is compared with several. */
+/* A word of the protocol. Lengths stand beside the text since each message is compared with
+   several. */
 typedef struct sbxi_word {
     size_t len;
     const char *text;
 } sbxi_word;
-#define SBXI_WORD(text) {sizeof(text) - 1, text}
+#define SBXI_WORD(text)                                                                            \
+    {                                                                                              \
+        sizeof(text) - 1, text                                                                     \
+    }
 
 /* The index of text among the words; 0, which is none of them, if it is not there. */
 static int sbxi_word_of(const sbxi_word *words, int count, const char *text, size_t len)
@@ -8799,9 +8874,9 @@ static int sbxi_word_of(const sbxi_word *words, int count, const char *text, siz
 }
 
 /* In the order of sbxi_message_type. */
-static const sbxi_word sbxi_message_types[] = {SBXI_WORD(""), SBXI_WORD("started"), SBXI_WORD("stdout"),
-                                               SBXI_WORD("stderr"), SBXI_WORD("exit"),
-                                               SBXI_WORD("error")};
+static const sbxi_word sbxi_message_types[] = {SBXI_WORD(""),       SBXI_WORD("started"),
+                                               SBXI_WORD("stdout"), SBXI_WORD("stderr"),
+                                               SBXI_WORD("exit"),   SBXI_WORD("error")};
 
 typedef enum sbxi_message_key {
     SBXI_KEY_OTHER,
@@ -8816,10 +8891,10 @@ typedef enum sbxi_message_key {
 } sbxi_message_key;
 
 /* In the order of sbxi_message_key. */
-static const sbxi_word sbxi_message_keys[] = {SBXI_WORD(""), SBXI_WORD("type"), SBXI_WORD("data"),
-                                              SBXI_WORD("offset"), SBXI_WORD("command_id"),
-                                              SBXI_WORD("pid"), SBXI_WORD("exit_code"),
-                                              SBXI_WORD("error_type"), SBXI_WORD("error")};
+static const sbxi_word sbxi_message_keys[] = {
+    SBXI_WORD(""),          SBXI_WORD("type"),       SBXI_WORD("data"),
+    SBXI_WORD("offset"),    SBXI_WORD("command_id"), SBXI_WORD("pid"),
+    SBXI_WORD("exit_code"), SBXI_WORD("error_type"), SBXI_WORD("error")};
 
 /* A member's text. What lies in the scratch is kept there until the whole message is read. */
 static void sbxi_message_text(sbxi_message *m, sbxi_message_key key, sbx_json *j,
@@ -8830,8 +8905,8 @@ static void sbxi_message_text(sbxi_message *m, sbxi_message_key key, sbx_json *j
         j->cap -= e->len;
     }
     if (key == SBXI_KEY_TYPE) {
-        m->type = (sbxi_message_type)sbxi_word_of(sbxi_message_types, SBXI_COUNT(sbxi_message_types),
-                                                  e->text, e->len);
+        m->type = (sbxi_message_type)sbxi_word_of(sbxi_message_types,
+                                                  SBXI_COUNT(sbxi_message_types), e->text, e->len);
     } else if (key == SBXI_KEY_DATA) {
         m->data = e->text;
         m->data_len = e->len;
@@ -8874,7 +8949,8 @@ static void sbxi_message_member(sbxi_message *m, sbxi_message_key key, sbx_json 
         m->wrong = 1;
 }
 
-/* Reads a whole message. utf8_checked says that the WebSocket codec has checked the text already. */
+/* Reads a whole message. utf8_checked says that the WebSocket codec has checked the text already.
+   */
 static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len, int utf8_checked,
                                     sbxi_message *m)
 {
@@ -8901,18 +8977,20 @@ static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len
         if (e.type == SBX_JSON_KEY)
             key = e.depth != 1 || e.partial
                       ? SBXI_KEY_OTHER
-                      : (sbxi_message_key)sbxi_word_of(sbxi_message_keys,
-                                                       SBXI_COUNT(sbxi_message_keys), e.text, e.len);
+                      : (sbxi_message_key)sbxi_word_of(
+                            sbxi_message_keys, SBXI_COUNT(sbxi_message_keys), e.text, e.len);
         else if (e.depth == 1 && e.type != SBX_JSON_OBJECT_END && e.type != SBX_JSON_ARRAY_END)
             sbxi_message_member(m, key, &j, &e);
         else if (e.depth == 0 && e.type != SBX_JSON_OBJECT && e.type != SBX_JSON_OBJECT_END)
             return sbxi_command_violation(c, SBX_E_PROTOCOL, 1007, "a message is not an object");
     }
     if (st == SBX_END && m->wrong && m->type != SBXI_MESSAGE_OTHER)
-        return sbxi_command_violation(c, SBX_E_PROTOCOL, 1007, "a member of a message has the wrong type");
+        return sbxi_command_violation(c, SBX_E_PROTOCOL, 1007,
+                                      "a member of a message has the wrong type");
     if (st == SBX_END)
         return SBX_OK;
-    return sbxi_command_violation(c, st, 1007, j.problem ? j.problem : "a message is not complete JSON");
+    return sbxi_command_violation(c, st, 1007,
+                                  j.problem ? j.problem : "a message is not complete JSON");
 }
 
 /* The service has shown that the command is attached. */
@@ -8945,11 +9023,14 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
     if (len == 0)
         return SBX_OK;
     if (!c->discard) {
-        size_t all = sbxi_buffer_len(&c->output[0].collected) + sbxi_buffer_len(&c->output[1].collected);
+        size_t all =
+            sbxi_buffer_len(&c->output[0].collected) + sbxi_buffer_len(&c->output[1].collected);
         if (len > c->max_output - all)
-            return sbxi_fail(&c->op.error, SBX_E_TOO_BIG,
-                             "the command's output is longer than %l bytes (max_output): raise it, or "
-                             "take the output by on_output with discard_output", (int64_t)c->max_output);
+            return sbxi_fail(
+                &c->op.error, SBX_E_TOO_BIG,
+                "the command's output is longer than %l bytes (max_output): raise it, or "
+                "take the output by on_output with discard_output",
+                (int64_t)c->max_output);
         if (sbxi_buffer_append(&o->collected, data, len) != SBX_OK)
             return sbxi_fail_memory(&c->op.error);
     }
@@ -8980,7 +9061,8 @@ static sbx_status sbxi_command_error(sbx_command *c, const sbxi_message *m)
                         *text ? text : "it ran longer than its timeout_ms");
     else
         (void)sbxi_fail(err, SBX_E_OPERATION, "%s%s%s", *text ? text : "the service reported ",
-                        *text ? "" : type, gone ? " (the service does not know the command any more)" : "");
+                        *text ? "" : type,
+                        gone ? " (the service does not know the command any more)" : "");
     err->operation = gone && c->reattaching ? "reconnect" : "command";
     sbxi_copy(err->error_type, sizeof(err->error_type), type, strlen(type));
     return err->status;
@@ -9003,7 +9085,8 @@ static sbx_status sbxi_command_started(sbx_command *c, const sbxi_message *m)
     return SBX_OK;
 }
 
-static sbx_status sbxi_command_message(sbx_command *c, const char *data, size_t len, int utf8_checked)
+static sbx_status sbxi_command_message(sbx_command *c, const char *data, size_t len,
+                                       int utf8_checked)
 {
     sbxi_message m;
     sbx_status st = sbxi_message_read(c, data, len, utf8_checked, &m);
@@ -9042,8 +9125,10 @@ static sbx_status sbxi_command_event(sbx_command *c, const sbx_ws_event *e)
         c->pinged_at = 0;
         return SBX_OK;
     case SBX_WS_CLOSE:
-        (void)sbxi_format(why, sizeof(why), "the connection was closed with code %d", e->close_code);
-        (void)sbxi_fail(&c->op.error, e->close_code == 1001 ? SBX_E_SERVER_RELOAD : SBX_E_CONNECTION,
+        (void)sbxi_format(why, sizeof(why), "the connection was closed with code %d",
+                          e->close_code);
+        (void)sbxi_fail(&c->op.error,
+                        e->close_code == 1001 ? SBX_E_SERVER_RELOAD : SBX_E_CONNECTION,
                         "%s port %d: %s before the command's end", c->exchange.to.host,
                         (int)c->exchange.to.port, why);
         c->op.error.close_code = e->close_code;
@@ -9057,9 +9142,10 @@ static sbx_status sbxi_command_event(sbx_command *c, const sbx_ws_event *e)
         st = sbxi_buffer_append(&c->message, e->data, e->len);
         if (st != SBX_OK)
             return sbxi_fail_memory(&c->op.error);
-        return e->last ? sbxi_command_message(c, sbxi_buffer_data(&c->message),
-                                              sbxi_buffer_len(&c->message), e->opcode == SBX_WS_TEXT)
-                       : SBX_OK;
+        return e->last
+                   ? sbxi_command_message(c, sbxi_buffer_data(&c->message),
+                                          sbxi_buffer_len(&c->message), e->opcode == SBX_WS_TEXT)
+                   : SBX_OK;
     }
 }
 
@@ -9076,11 +9162,14 @@ static sbx_status sbxi_command_receive(sbx_command *c, int64_t now)
         return sbxi_command_event(c, &e);
     if (st == SBX_E_TOO_BIG) {
         sbxi_command_goodbye(c, c->ws.close_code);
-        return sbxi_fail(&c->op.error, st, "the service sent a message of more than %l bytes "
-                                           "(sbx_config.max_message)", (int64_t)c->op.client->max_message);
+        return sbxi_fail(&c->op.error, st,
+                         "the service sent a message of more than %l bytes "
+                         "(sbx_config.max_message)",
+                         (int64_t)c->op.client->max_message);
     }
     if (st != SBX_AGAIN)
-        return sbxi_command_violation(c, st < 0 ? st : SBX_E_PROTOCOL, c->ws.close_code, c->ws.problem);
+        return sbxi_command_violation(c, st < 0 ? st : SBX_E_PROTOCOL, c->ws.close_code,
+                                      c->ws.problem);
     st = sbxi_connection_fill(connection, &c->op.error);
     if (st == SBX_END)
         return sbxi_command_broken(c, "the connection ended before the command did");
@@ -9129,7 +9218,8 @@ static sbx_status sbxi_command_stream(sbx_command *c, int64_t now)
         if (alive != SBX_OK || c->state != SBXI_COMMAND_STREAM)
             return alive;
     }
-    if (sbxi_buffer_len(&c->exchange.connection->out) > 0 || c->exchange.connection->stream->methods->flush) {
+    if (sbxi_buffer_len(&c->exchange.connection->out) > 0 ||
+        c->exchange.connection->stream->methods->flush) {
         sbx_status flushed = sbxi_command_flush(c);
         if (flushed < 0 || c->state != SBXI_COMMAND_STREAM)
             return flushed;
@@ -9185,7 +9275,8 @@ static sbx_status sbxi_command_pass(sbx_command *c)
         st = sbxi_exchange_step(&c->exchange, now, &c->op.error);
         if (st == SBX_OK)
             return sbxi_command_upgraded(c);
-        if (st == SBX_E_CONNECTION || st == SBX_E_CONNECT || st == SBX_E_RESOLVE || st == SBX_E_TIMEOUT)
+        if (st == SBX_E_CONNECTION || st == SBX_E_CONNECT || st == SBX_E_RESOLVE ||
+            st == SBX_E_TIMEOUT)
             return sbxi_command_lost(c, 0);
         return st;
     case SBXI_COMMAND_PAUSE:
@@ -9315,10 +9406,11 @@ static sbx_status sbxi_command_prepare(sbx_command *c, const sbx_sandbox *sandbo
     st = sbxi_headers_make(&client->memory, run->o.call.headers, client->headers, &c->headers,
                            &c->headers_size, err);
     if (st == SBX_OK)
-        st = sbxi_address_make(&c->exchange.to, client, sandbox->dataplane_url, "/execute/ws", NULL, "",
-                               err);
+        st = sbxi_address_make(&c->exchange.to, client, sandbox->dataplane_url, "/execute/ws", NULL,
+                               "", err);
     if (st == SBX_OK)
-        st = sbxi_json_make(&client->memory, sbxi_execute_json, run, &c->execute, &c->execute_size, err);
+        st = sbxi_json_make(&client->memory, sbxi_execute_json, run, &c->execute, &c->execute_size,
+                            err);
     if (st == SBX_OK && may_use_http)
         st = sbxi_json_make(&client->memory, sbxi_run_http_json, run, &c->http_body,
                             &c->http_body_size, err);
@@ -9489,7 +9581,8 @@ static sbx_status sbxi_config_check(const sbx_config *config, sbx_error *err)
         return sbxi_fail_argument(err, "max_retries", "must be 0, SBX_NONE or positive");
     if (config->api_key && (!sbxi_http1_value(config->api_key, strlen(config->api_key)) ||
                             sbxi_has_control(config->api_key)))
-        return sbxi_fail_argument(err, "api_key", "must not hold control characters or line breaks");
+        return sbxi_fail_argument(err, "api_key",
+                                  "must not hold control characters or line breaks");
     return sbxi_check_time("timeout_ms", config->timeout_ms, err);
 }
 
@@ -9497,7 +9590,9 @@ static void sbxi_config_defaults(sbx_client *c, const sbx_config *config)
 {
     c->transport = config->transport;
     c->timeout_ms = config->timeout_ms ? config->timeout_ms : 10000;
-    c->max_retries = config->max_retries == 0 ? 3 : config->max_retries < 0 ? 0 : config->max_retries;
+    c->max_retries = config->max_retries == 0  ? 3
+                     : config->max_retries < 0 ? 0
+                                               : config->max_retries;
     c->max_body = config->max_body ? config->max_body : SBXI_MAX_BODY;
     if (c->max_body > SIZE_MAX / 2)
         c->max_body = SIZE_MAX / 2;
@@ -9558,8 +9653,9 @@ static sbx_status sbxi_client_key(sbx_client *c, const char *key, sbx_error *err
     if (!key) {
         key = sbxi_env("LANGSMITH_API_KEY", "LANGCHAIN_API_KEY");
         if (key && !sbxi_http1_value(key, strlen(key)))
-            return sbxi_fail_argument(err, "api_key", "(from LANGSMITH_API_KEY) must not hold control "
-                                                      "characters or line breaks");
+            return sbxi_fail_argument(err, "api_key",
+                                      "(from LANGSMITH_API_KEY) must not hold control "
+                                      "characters or line breaks");
     }
 #endif
     if (key && *key) {

@@ -39,8 +39,8 @@ static void sbxi_wipe(void *p, size_t size)
 }
 
 /* What a call gives to the user is one block with this in front, so that sbx_free needs nothing but
-   the pointer. Large output is not copied into the block: it is attached, and goes with it. The union
-   aligns what follows for any type. */
+   the pointer. Large output is not copied into the block: it is attached, and goes with it. The
+   union aligns what follows for any type. */
 typedef union sbxi_block {
     struct {
         sbx_allocator memory;
@@ -129,8 +129,8 @@ static size_t sbxi_decimal(char out[21], int64_t value)
     return len;
 }
 
-/* The library's printf: %s is a string (NULL: nothing), %d an int, %l an int64_t, %% a percent sign.
-   Returns the length of what fitted into out[cap]. */
+/* The library's printf: %s is a string (NULL: nothing), %d an int, %l an int64_t, %% a percent
+   sign. Returns the length of what fitted into out[cap]. */
 static size_t sbxi_vformat(char *out, size_t cap, const char *format, va_list args)
 {
     size_t at = 0, len;
@@ -196,15 +196,18 @@ static sbx_status sbxi_fail(sbx_error *err, sbx_status status, const char *forma
     return status;
 }
 
+/* Anything shorter is no secret, and would be found in any text. */
+#define SBXI_SECRET 8
+
 /* Covers secret (NULL: none) wherever text holds it, also where its end was cut off: a service may
    quote the key that it refuses. */
 static void sbxi_redact(char *text, const char *secret)
 {
     size_t len = secret ? strlen(secret) : 0, i, n;
-    for (i = 0; len && text[i]; i++) {
+    for (i = 0; len >= SBXI_SECRET && text[i]; i++) {
         for (n = 0; n < len && text[i + n] == secret[n]; n++) {
         }
-        if (n == len || (n >= 4 && text[i + n] == 0))
+        if (n == len || (n >= SBXI_SECRET && text[i + n] == 0))
             memset(text + i, '*', n);
     }
 }

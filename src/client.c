@@ -39,7 +39,8 @@ static sbx_status sbxi_config_check(const sbx_config *config, sbx_error *err)
         return sbxi_fail_argument(err, "max_retries", "must be 0, SBX_NONE or positive");
     if (config->api_key && (!sbxi_http1_value(config->api_key, strlen(config->api_key)) ||
                             sbxi_has_control(config->api_key)))
-        return sbxi_fail_argument(err, "api_key", "must not hold control characters or line breaks");
+        return sbxi_fail_argument(err, "api_key",
+                                  "must not hold control characters or line breaks");
     return sbxi_check_time("timeout_ms", config->timeout_ms, err);
 }
 
@@ -47,7 +48,9 @@ static void sbxi_config_defaults(sbx_client *c, const sbx_config *config)
 {
     c->transport = config->transport;
     c->timeout_ms = config->timeout_ms ? config->timeout_ms : 10000;
-    c->max_retries = config->max_retries == 0 ? 3 : config->max_retries < 0 ? 0 : config->max_retries;
+    c->max_retries = config->max_retries == 0  ? 3
+                     : config->max_retries < 0 ? 0
+                                               : config->max_retries;
     c->max_body = config->max_body ? config->max_body : SBXI_MAX_BODY;
     if (c->max_body > SIZE_MAX / 2)
         c->max_body = SIZE_MAX / 2;
@@ -108,8 +111,9 @@ static sbx_status sbxi_client_key(sbx_client *c, const char *key, sbx_error *err
     if (!key) {
         key = sbxi_env("LANGSMITH_API_KEY", "LANGCHAIN_API_KEY");
         if (key && !sbxi_http1_value(key, strlen(key)))
-            return sbxi_fail_argument(err, "api_key", "(from LANGSMITH_API_KEY) must not hold control "
-                                                      "characters or line breaks");
+            return sbxi_fail_argument(err, "api_key",
+                                      "(from LANGSMITH_API_KEY) must not hold control "
+                                      "characters or line breaks");
     }
 #endif
     if (key && *key) {

@@ -1,8 +1,8 @@
 /* command: runs commands in a sandbox over a WebSocket that may break at any time, or over HTTP.
 
    Promises: each byte of output is given once and in order, or the number of lost ones is told;
-   nothing is run twice; a command whose connection is lost for good ends with an error that says so.
-   The life of a command is the table at sbxi_command_lost and the events that lead to it:
+   nothing is run twice; a command whose connection is lost for good ends with an error that says
+   so. The life of a command is the table at sbxi_command_lost and the events that lead to it:
 
      state     event                                  then
      CONNECT   upgraded, not started yet              send execute            -> STREAM
@@ -33,8 +33,8 @@ typedef struct sbxi_run {
     const char *id;
 } sbxi_run;
 
-static sbx_status sbxi_run_defaults(const char *command, const sbx_run_options *options, sbxi_run *run,
-                                    sbx_error *err)
+static sbx_status sbxi_run_defaults(const char *command, const sbx_run_options *options,
+                                    sbxi_run *run, sbx_error *err)
 {
     sbx_status st;
     int i;
@@ -100,8 +100,9 @@ static const sbxi_field sbxi_result_fields[] = {
     {"stderr", SBXI_BYTES, offsetof(sbx_result, err)},
     {"exit_code", SBXI_INT, offsetof(sbx_result, exit_code)}};
 
-static const sbxi_record sbxi_result_record = {"", sizeof(sbx_result), sbxi_result_fields,
-                                               SBXI_COUNT(sbxi_result_fields), NULL, 0, 0, 0, NULL, 0};
+static const sbxi_record sbxi_result_record = {
+    "", sizeof(sbx_result), sbxi_result_fields, SBXI_COUNT(sbxi_result_fields), NULL, 0, 0, 0, NULL,
+    0};
 
 static void sbxi_run_http_json(sbx_json_writer *w, const void *from)
 {
@@ -112,13 +113,14 @@ static void sbxi_run_http_json(sbx_json_writer *w, const void *from)
     sbx_json_end_object(w);
 }
 
-static sbx_status sbxi_run_http_done(const sbx_client *client, const sbxi_exchange *x, sbx_result **out,
-                                     sbx_error *err)
+static sbx_status sbxi_run_http_done(const sbx_client *client, const sbxi_exchange *x,
+                                     sbx_result **out, sbx_error *err)
 {
     void *object;
     char *items;
     size_t count;
-    sbx_status st = sbxi_decode(client, &x->answer, &sbxi_result_record, 0, &object, &items, &count, err);
+    sbx_status st =
+        sbxi_decode(client, &x->answer, &sbxi_result_record, 0, &object, &items, &count, err);
     if (st == SBX_OK)
         *out = (sbx_result *)object;
     return st;
@@ -172,13 +174,13 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
 
 /* ---- over a WebSocket ---- */
 
-#define SBXI_FAILURES 5           /* attempts in a row that may fail */
-#define SBXI_BUDGET_MS 120000     /* for all of these together */
-#define SBXI_OPEN_MS 30000        /* for one attempt to connect */
-#define SBXI_PING_MS 30000        /* between two pings */
-#define SBXI_SILENCE_MS 60000     /* without an answer to a ping */
-#define SBXI_GRACE_MS 30000       /* past the command's own time-out before the caller gives up */
-#define SBXI_MESSAGES 256         /* handled in one step, so that other operations get their turn */
+#define SBXI_FAILURES 5       /* attempts in a row that may fail */
+#define SBXI_BUDGET_MS 120000 /* for all of these together */
+#define SBXI_OPEN_MS 30000    /* for one attempt to connect */
+#define SBXI_PING_MS 30000    /* between two pings */
+#define SBXI_SILENCE_MS 60000 /* without an answer to a ping */
+#define SBXI_GRACE_MS 30000   /* past the command's own time-out before the caller gives up */
+#define SBXI_MESSAGES 256     /* handled in one step, so that other operations get their turn */
 
 typedef enum sbxi_command_state {
     SBXI_COMMAND_START,
@@ -210,8 +212,8 @@ struct sbx_command {
     int64_t pid;
     int sent, started; /* execute has left; the service has answered it */
     int failures;
-    int reattaching; /* this connection began with reconnect */
-    int busy;        /* there may be more to do without waiting */
+    int reattaching;    /* this connection began with reconnect */
+    int busy;           /* there may be more to do without waiting */
     int64_t budget_end; /* when the attempts to connect must have succeeded; 0: one has */
     int64_t wake, reload_at;
     int64_t ping_at, heard_at; /* the next ping; when anything last arrived */
@@ -229,10 +231,10 @@ struct sbx_command {
     sbx_output_fn on_output;
     void *user;
     int64_t timeout_ms;
-    int own_deadline;  /* the caller named none for the call */
-    int handle;        /* in the caller's hands: stops at each chunk */
-    sbx_chunk chunk;   /* len 0: none */
-    int given;         /* the caller has seen the chunk */
+    int own_deadline; /* the caller named none for the call */
+    int handle;       /* in the caller's hands: stops at each chunk */
+    sbx_chunk chunk;  /* len 0: none */
+    int given;        /* the caller has seen the chunk */
     int exit_code, taken;
     sbx_result **out; /* of sbx_run */
 };
@@ -282,6 +284,7 @@ static sbx_status sbxi_command_connect(sbx_command *c, int64_t now)
     c->exchange.limit_ms = left < 1 ? 1 : left < SBXI_OPEN_MS ? left : SBXI_OPEN_MS;
     sbxi_exchange_again(&c->exchange, now);
     c->state = SBXI_COMMAND_CONNECT;
+    c->op.attempts = c->failures + 1;
     return SBX_OK;
 }
 
@@ -307,16 +310,17 @@ static sbx_status sbxi_command_lost(sbx_command *c, int at_once)
         sbxi_copy(last, sizeof(last), err->message, strlen(err->message));
         if (err->status == SBX_E_TIMEOUT)
             err->status = SBX_E_CONNECTION;
-        (void)sbxi_format(err->message, sizeof(err->message),
-                          c->sent ? "lost the connection to the command %s, which may still be running: "
-                                    "%d attempts in a row failed, the last one so: %s"
-                                  : "the command %s was not started: %d attempts to connect failed, "
-                                    "the last one so: %s",
-                          c->id, c->failures, last);
+        (void)sbxi_format(
+            err->message, sizeof(err->message),
+            c->sent ? "lost the connection to the command %s, which may still be running: "
+                      "%d attempts in a row failed, the last one so: %s"
+                    : "the command %s was not started: %d attempts to connect failed, "
+                      "the last one so: %s",
+            c->id, c->failures, last);
         return err->status;
     }
-    sbxi_log(c->op.client, SBX_LOG_INFO, "command %s: %s; trying again in %l ms", c->id, err->message,
-             delay);
+    sbxi_log(c->op.client, SBX_LOG_INFO, "command %s: %s; trying again in %l ms", c->id,
+             err->message, delay);
     c->state = SBXI_COMMAND_PAUSE;
     c->wake = now + delay;
     return SBX_OK;
@@ -383,14 +387,16 @@ static void sbxi_command_goodbye(sbx_command *c, int code)
     unsigned char payload[125];
     sbxi_connection *connection = c->exchange.connection;
     if (connection && c->state == SBXI_COMMAND_STREAM && !connection->ended) {
-        if (sbxi_command_frame(c, SBX_WS_CLOSE, payload, sbx_ws_close_payload(payload, code, "")) == SBX_OK)
+        if (sbxi_command_frame(c, SBX_WS_CLOSE, payload, sbx_ws_close_payload(payload, code, "")) ==
+            SBX_OK)
             (void)sbxi_connection_flush(connection, NULL);
     }
     sbxi_exchange_drop(&c->exchange);
 }
 
 /* The peer broke the protocol: to try again would change nothing. */
-static sbx_status sbxi_command_violation(sbx_command *c, sbx_status st, int code, const char *problem)
+static sbx_status sbxi_command_violation(sbx_command *c, sbx_status st, int code,
+                                         const char *problem)
 {
     sbxi_command_goodbye(c, code);
     return sbxi_fail(&c->op.error, st, "%s port %d broke the protocol of command streams: %s",
@@ -427,19 +433,22 @@ static sbx_status sbxi_command_upgraded(sbx_command *c)
     if (x->status == 404 && !c->sent && c->http_body)
         return sbxi_command_to_http(c);
     if (x->status != 101) {
-        sbx_status st = sbxi_service_error(x, SBXI_UPGRADE, "", c->started ? "reconnect" : "run",
-                                           &c->op.error);
+        sbx_status st =
+            sbxi_service_error(x, SBXI_UPGRADE, "", c->started ? "reconnect" : "run", &c->op.error);
         if (x->status == 500 || (x->status >= 502 && x->status <= 504))
             return sbxi_command_lost(c, 0);
         if (x->status == 404 && !c->sent)
-            (void)sbxi_format(c->op.error.message, sizeof(c->op.error.message),
-                              "the service has no WebSocket endpoint at %s (HTTP 404), which output "
-                              "callbacks and command handles need", x->to.target);
+            (void)sbxi_format(
+                c->op.error.message, sizeof(c->op.error.message),
+                "the service has no WebSocket endpoint at %s (HTTP 404), which output "
+                "callbacks and command handles need",
+                x->to.target);
         return st;
     }
     if (x->upgrade_ok != 3 || !x->accept_ok || x->protocol_offered)
-        return sbxi_command_violation(c, SBX_E_PROTOCOL, 1002, "the WebSocket handshake was not "
-                                                               "accepted as RFC 6455 says");
+        return sbxi_command_violation(c, SBX_E_PROTOCOL, 1002,
+                                      "the WebSocket handshake was not "
+                                      "accepted as RFC 6455 says");
     sbx_ws_init(&c->ws, SBX_WS_CLIENT, c->op.client->max_message);
     sbxi_buffer_consume(&c->message, sbxi_buffer_len(&c->message));
     c->state = SBXI_COMMAND_STREAM;
@@ -469,12 +478,16 @@ typedef struct sbxi_message {
     int has_offset, wrong; /* wrong: a known member is not of its type */
 } sbxi_message;
 
-/* A word of the protocol. Lengths stand beside the text since each message is compared with several. */
+/* A word of the protocol. Lengths stand beside the text since each message is compared with
+   several. */
 typedef struct sbxi_word {
     size_t len;
     const char *text;
 } sbxi_word;
-#define SBXI_WORD(text) {sizeof(text) - 1, text}
+#define SBXI_WORD(text)                                                                            \
+    {                                                                                              \
+        sizeof(text) - 1, text                                                                     \
+    }
 
 /* The index of text among the words; 0, which is none of them, if it is not there. */
 static int sbxi_word_of(const sbxi_word *words, int count, const char *text, size_t len)
@@ -487,9 +500,9 @@ static int sbxi_word_of(const sbxi_word *words, int count, const char *text, siz
 }
 
 /* In the order of sbxi_message_type. */
-static const sbxi_word sbxi_message_types[] = {SBXI_WORD(""), SBXI_WORD("started"), SBXI_WORD("stdout"),
-                                               SBXI_WORD("stderr"), SBXI_WORD("exit"),
-                                               SBXI_WORD("error")};
+static const sbxi_word sbxi_message_types[] = {SBXI_WORD(""),       SBXI_WORD("started"),
+                                               SBXI_WORD("stdout"), SBXI_WORD("stderr"),
+                                               SBXI_WORD("exit"),   SBXI_WORD("error")};
 
 typedef enum sbxi_message_key {
     SBXI_KEY_OTHER,
@@ -504,10 +517,10 @@ typedef enum sbxi_message_key {
 } sbxi_message_key;
 
 /* In the order of sbxi_message_key. */
-static const sbxi_word sbxi_message_keys[] = {SBXI_WORD(""), SBXI_WORD("type"), SBXI_WORD("data"),
-                                              SBXI_WORD("offset"), SBXI_WORD("command_id"),
-                                              SBXI_WORD("pid"), SBXI_WORD("exit_code"),
-                                              SBXI_WORD("error_type"), SBXI_WORD("error")};
+static const sbxi_word sbxi_message_keys[] = {
+    SBXI_WORD(""),          SBXI_WORD("type"),       SBXI_WORD("data"),
+    SBXI_WORD("offset"),    SBXI_WORD("command_id"), SBXI_WORD("pid"),
+    SBXI_WORD("exit_code"), SBXI_WORD("error_type"), SBXI_WORD("error")};
 
 /* A member's text. What lies in the scratch is kept there until the whole message is read. */
 static void sbxi_message_text(sbxi_message *m, sbxi_message_key key, sbx_json *j,
@@ -518,8 +531,8 @@ static void sbxi_message_text(sbxi_message *m, sbxi_message_key key, sbx_json *j
         j->cap -= e->len;
     }
     if (key == SBXI_KEY_TYPE) {
-        m->type = (sbxi_message_type)sbxi_word_of(sbxi_message_types, SBXI_COUNT(sbxi_message_types),
-                                                  e->text, e->len);
+        m->type = (sbxi_message_type)sbxi_word_of(sbxi_message_types,
+                                                  SBXI_COUNT(sbxi_message_types), e->text, e->len);
     } else if (key == SBXI_KEY_DATA) {
         m->data = e->text;
         m->data_len = e->len;
@@ -562,7 +575,8 @@ static void sbxi_message_member(sbxi_message *m, sbxi_message_key key, sbx_json 
         m->wrong = 1;
 }
 
-/* Reads a whole message. utf8_checked says that the WebSocket codec has checked the text already. */
+/* Reads a whole message. utf8_checked says that the WebSocket codec has checked the text already.
+   */
 static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len, int utf8_checked,
                                     sbxi_message *m)
 {
@@ -589,18 +603,20 @@ static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len
         if (e.type == SBX_JSON_KEY)
             key = e.depth != 1 || e.partial
                       ? SBXI_KEY_OTHER
-                      : (sbxi_message_key)sbxi_word_of(sbxi_message_keys,
-                                                       SBXI_COUNT(sbxi_message_keys), e.text, e.len);
+                      : (sbxi_message_key)sbxi_word_of(
+                            sbxi_message_keys, SBXI_COUNT(sbxi_message_keys), e.text, e.len);
         else if (e.depth == 1 && e.type != SBX_JSON_OBJECT_END && e.type != SBX_JSON_ARRAY_END)
             sbxi_message_member(m, key, &j, &e);
         else if (e.depth == 0 && e.type != SBX_JSON_OBJECT && e.type != SBX_JSON_OBJECT_END)
             return sbxi_command_violation(c, SBX_E_PROTOCOL, 1007, "a message is not an object");
     }
     if (st == SBX_END && m->wrong && m->type != SBXI_MESSAGE_OTHER)
-        return sbxi_command_violation(c, SBX_E_PROTOCOL, 1007, "a member of a message has the wrong type");
+        return sbxi_command_violation(c, SBX_E_PROTOCOL, 1007,
+                                      "a member of a message has the wrong type");
     if (st == SBX_END)
         return SBX_OK;
-    return sbxi_command_violation(c, st, 1007, j.problem ? j.problem : "a message is not complete JSON");
+    return sbxi_command_violation(c, st, 1007,
+                                  j.problem ? j.problem : "a message is not complete JSON");
 }
 
 /* The service has shown that the command is attached. */
@@ -633,11 +649,14 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
     if (len == 0)
         return SBX_OK;
     if (!c->discard) {
-        size_t all = sbxi_buffer_len(&c->output[0].collected) + sbxi_buffer_len(&c->output[1].collected);
+        size_t all =
+            sbxi_buffer_len(&c->output[0].collected) + sbxi_buffer_len(&c->output[1].collected);
         if (len > c->max_output - all)
-            return sbxi_fail(&c->op.error, SBX_E_TOO_BIG,
-                             "the command's output is longer than %l bytes (max_output): raise it, or "
-                             "take the output by on_output with discard_output", (int64_t)c->max_output);
+            return sbxi_fail(
+                &c->op.error, SBX_E_TOO_BIG,
+                "the command's output is longer than %l bytes (max_output): raise it, or "
+                "take the output by on_output with discard_output",
+                (int64_t)c->max_output);
         if (sbxi_buffer_append(&o->collected, data, len) != SBX_OK)
             return sbxi_fail_memory(&c->op.error);
     }
@@ -668,7 +687,8 @@ static sbx_status sbxi_command_error(sbx_command *c, const sbxi_message *m)
                         *text ? text : "it ran longer than its timeout_ms");
     else
         (void)sbxi_fail(err, SBX_E_OPERATION, "%s%s%s", *text ? text : "the service reported ",
-                        *text ? "" : type, gone ? " (the service does not know the command any more)" : "");
+                        *text ? "" : type,
+                        gone ? " (the service does not know the command any more)" : "");
     err->operation = gone && c->reattaching ? "reconnect" : "command";
     sbxi_copy(err->error_type, sizeof(err->error_type), type, strlen(type));
     return err->status;
@@ -691,7 +711,8 @@ static sbx_status sbxi_command_started(sbx_command *c, const sbxi_message *m)
     return SBX_OK;
 }
 
-static sbx_status sbxi_command_message(sbx_command *c, const char *data, size_t len, int utf8_checked)
+static sbx_status sbxi_command_message(sbx_command *c, const char *data, size_t len,
+                                       int utf8_checked)
 {
     sbxi_message m;
     sbx_status st = sbxi_message_read(c, data, len, utf8_checked, &m);
@@ -730,8 +751,10 @@ static sbx_status sbxi_command_event(sbx_command *c, const sbx_ws_event *e)
         c->pinged_at = 0;
         return SBX_OK;
     case SBX_WS_CLOSE:
-        (void)sbxi_format(why, sizeof(why), "the connection was closed with code %d", e->close_code);
-        (void)sbxi_fail(&c->op.error, e->close_code == 1001 ? SBX_E_SERVER_RELOAD : SBX_E_CONNECTION,
+        (void)sbxi_format(why, sizeof(why), "the connection was closed with code %d",
+                          e->close_code);
+        (void)sbxi_fail(&c->op.error,
+                        e->close_code == 1001 ? SBX_E_SERVER_RELOAD : SBX_E_CONNECTION,
                         "%s port %d: %s before the command's end", c->exchange.to.host,
                         (int)c->exchange.to.port, why);
         c->op.error.close_code = e->close_code;
@@ -745,9 +768,10 @@ static sbx_status sbxi_command_event(sbx_command *c, const sbx_ws_event *e)
         st = sbxi_buffer_append(&c->message, e->data, e->len);
         if (st != SBX_OK)
             return sbxi_fail_memory(&c->op.error);
-        return e->last ? sbxi_command_message(c, sbxi_buffer_data(&c->message),
-                                              sbxi_buffer_len(&c->message), e->opcode == SBX_WS_TEXT)
-                       : SBX_OK;
+        return e->last
+                   ? sbxi_command_message(c, sbxi_buffer_data(&c->message),
+                                          sbxi_buffer_len(&c->message), e->opcode == SBX_WS_TEXT)
+                   : SBX_OK;
     }
 }
 
@@ -764,11 +788,14 @@ static sbx_status sbxi_command_receive(sbx_command *c, int64_t now)
         return sbxi_command_event(c, &e);
     if (st == SBX_E_TOO_BIG) {
         sbxi_command_goodbye(c, c->ws.close_code);
-        return sbxi_fail(&c->op.error, st, "the service sent a message of more than %l bytes "
-                                           "(sbx_config.max_message)", (int64_t)c->op.client->max_message);
+        return sbxi_fail(&c->op.error, st,
+                         "the service sent a message of more than %l bytes "
+                         "(sbx_config.max_message)",
+                         (int64_t)c->op.client->max_message);
     }
     if (st != SBX_AGAIN)
-        return sbxi_command_violation(c, st < 0 ? st : SBX_E_PROTOCOL, c->ws.close_code, c->ws.problem);
+        return sbxi_command_violation(c, st < 0 ? st : SBX_E_PROTOCOL, c->ws.close_code,
+                                      c->ws.problem);
     st = sbxi_connection_fill(connection, &c->op.error);
     if (st == SBX_END)
         return sbxi_command_broken(c, "the connection ended before the command did");
@@ -817,7 +844,8 @@ static sbx_status sbxi_command_stream(sbx_command *c, int64_t now)
         if (alive != SBX_OK || c->state != SBXI_COMMAND_STREAM)
             return alive;
     }
-    if (sbxi_buffer_len(&c->exchange.connection->out) > 0 || c->exchange.connection->stream->methods->flush) {
+    if (sbxi_buffer_len(&c->exchange.connection->out) > 0 ||
+        c->exchange.connection->stream->methods->flush) {
         sbx_status flushed = sbxi_command_flush(c);
         if (flushed < 0 || c->state != SBXI_COMMAND_STREAM)
             return flushed;
@@ -873,7 +901,8 @@ static sbx_status sbxi_command_pass(sbx_command *c)
         st = sbxi_exchange_step(&c->exchange, now, &c->op.error);
         if (st == SBX_OK)
             return sbxi_command_upgraded(c);
-        if (st == SBX_E_CONNECTION || st == SBX_E_CONNECT || st == SBX_E_RESOLVE || st == SBX_E_TIMEOUT)
+        if (st == SBX_E_CONNECTION || st == SBX_E_CONNECT || st == SBX_E_RESOLVE ||
+            st == SBX_E_TIMEOUT)
             return sbxi_command_lost(c, 0);
         return st;
     case SBXI_COMMAND_PAUSE:
@@ -1003,10 +1032,11 @@ static sbx_status sbxi_command_prepare(sbx_command *c, const sbx_sandbox *sandbo
     st = sbxi_headers_make(&client->memory, run->o.call.headers, client->headers, &c->headers,
                            &c->headers_size, err);
     if (st == SBX_OK)
-        st = sbxi_address_make(&c->exchange.to, client, sandbox->dataplane_url, "/execute/ws", NULL, "",
-                               err);
+        st = sbxi_address_make(&c->exchange.to, client, sandbox->dataplane_url, "/execute/ws", NULL,
+                               "", err);
     if (st == SBX_OK)
-        st = sbxi_json_make(&client->memory, sbxi_execute_json, run, &c->execute, &c->execute_size, err);
+        st = sbxi_json_make(&client->memory, sbxi_execute_json, run, &c->execute, &c->execute_size,
+                            err);
     if (st == SBX_OK && may_use_http)
         st = sbxi_json_make(&client->memory, sbxi_run_http_json, run, &c->http_body,
                             &c->http_body_size, err);

@@ -1,7 +1,8 @@
-/* connection: one stream of the transport with a buffer for each direction, and the pool of idle ones.
+/* connection: one stream of the transport with a buffer for each direction, and the pool of idle
+   ones.
 
-   Promises: never blocks, never waits; an error names what was tried. May call the transport's hooks,
-   buffer and text. Knows nothing of HTTP. */
+   Promises: never blocks, never waits; an error names what was tried. May call the transport's
+   hooks, buffer and text. Knows nothing of HTTP. */
 #include "internal.h"
 
 /* ---- the client's clock, log and randomness ---- */
@@ -56,8 +57,8 @@ static int sbxi_is_loopback(const char *host, size_t len)
            (len > 4 && memcmp(host, "127.", 4) == 0 && strspn(host, "0123456789.") >= len);
 }
 
-/* Resolves base (a valid URL), then before, then name percent-encoded (NULL: none), then after. Names
-   come from the user: they may hold anything but control characters, and not nothing. */
+/* Resolves base (a valid URL), then before, then name percent-encoded (NULL: none), then after.
+   Names come from the user: they may hold anything but control characters, and not nothing. */
 static sbx_status sbxi_address_make(sbxi_address *a, const sbx_client *client, const char *base,
                                     const char *before, const char *name, const char *after,
                                     sbx_error *err)
@@ -70,11 +71,13 @@ static sbx_status sbxi_address_make(sbxi_address *a, const sbx_client *client, c
     if (sbx_url_parse(base, strlen(base), &url, &problem) != SBX_OK)
         return sbxi_fail(err, SBX_E_PROTOCOL, "the URL \"%s\" cannot be used: %s", base, problem);
     if (url.query_len)
-        return sbxi_fail(err, SBX_E_PROTOCOL, "the URL \"%s\" cannot be used: it has a query", base);
+        return sbxi_fail(err, SBX_E_PROTOCOL, "the URL \"%s\" cannot be used: it has a query",
+                         base);
     if (!url.tls && client->endpoint_tls && !sbxi_is_loopback(url.host, url.host_len))
         return sbxi_fail(err, SBX_E_TLS,
                          "refused to send the API key in clear text: the endpoint is https, but %s "
-                         "is not", base);
+                         "is not",
+                         base);
     a->text_size = url.host_len + 1 + url.path_len + before_len + name_len + after_len + 1;
     a->text = (char *)sbxi_alloc(&client->memory, a->text_size);
     if (!a->text)
@@ -143,7 +146,8 @@ static sbx_status sbxi_connection_secure(sbxi_connection *c, sbx_error *err)
         lower->methods->close(lower);
         return sbxi_fail(err, SBX_E_TLS,
                          "%s needs https, and this transport has no TLS: use a transport whose "
-                         "secure hook is set, or an http endpoint", c->host);
+                         "secure hook is set, or an http endpoint",
+                         c->host);
     }
     st = t->secure(c->client->state, lower, c->host, &c->stream);
     if (st == SBX_E_MEMORY)
@@ -158,8 +162,7 @@ static sbx_status sbxi_connection_dial(sbx_client *client, const sbxi_address *t
                                        sbxi_connection **out, sbx_error *err)
 {
     size_t host_size = strlen(to->host) + 1;
-    sbxi_connection *c =
-        (sbxi_connection *)sbxi_alloc(&client->memory, sizeof(*c) + host_size);
+    sbxi_connection *c = (sbxi_connection *)sbxi_alloc(&client->memory, sizeof(*c) + host_size);
     sbx_status st;
     *out = NULL;
     if (!c)
@@ -250,8 +253,8 @@ static sbx_status sbxi_connection_flush(sbxi_connection *c, sbx_error *err)
 {
     while (sbxi_buffer_len(&c->out) > 0) {
         size_t n;
-        sbx_status st = sbxi_connection_write(c, sbxi_buffer_data(&c->out), sbxi_buffer_len(&c->out),
-                                              &n, err);
+        sbx_status st =
+            sbxi_connection_write(c, sbxi_buffer_data(&c->out), sbxi_buffer_len(&c->out), &n, err);
         if (st != SBX_OK)
             return st;
         sbxi_buffer_consume(&c->out, n);
@@ -299,7 +302,8 @@ static sbxi_connection *sbxi_pool_take(sbx_client *client, const sbxi_address *t
     return NULL;
 }
 
-/* Gives a connection back after a complete exchange. The oldest idle one goes when there are many. */
+/* Gives a connection back after a complete exchange. The oldest idle one goes when there are many.
+   */
 static void sbxi_pool_give(sbx_client *client, sbxi_connection *c)
 {
     sbxi_connection **link = &client->idle;

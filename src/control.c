@@ -16,8 +16,8 @@ static sbx_status sbxi_control_new(sbx_client *client, const char *method, const
     st = name ? sbxi_check_name("name", name, err) : SBX_OK;
     if (st != SBX_OK)
         return st;
-    st = sbxi_request_new(client, &sbxi_request_type, method, client->endpoint, collection, name, after,
-                          call, r, err);
+    st = sbxi_request_new(client, &sbxi_request_type, method, client->endpoint, collection, name,
+                          after, call, r, err);
     if (st == SBX_OK && (strcmp(method, "GET") == 0 || strcmp(method, "DELETE") == 0))
         (*r)->exchange.flags |= SBXI_IDEMPOTENT;
     return st;
@@ -33,8 +33,8 @@ static void sbxi_control_set(sbxi_request *r, sbxi_action action, const char *re
     r->out = out;
 }
 
-/* GET or DELETE of one resource, or GET of all (name NULL). collection starts with a slash, and ends
-   with one if there is a name. */
+/* GET or DELETE of one resource, or GET of all (name NULL). collection starts with a slash, and
+   ends with one if there is a name. */
 static sbx_status sbxi_control_start(sbx_client *client, sbxi_action action, const char *collection,
                                      const char *name, const char *after, const sbx_call *call,
                                      const char *resource_type,
@@ -86,8 +86,8 @@ static sbx_status sbxi_template_done(sbxi_request *r, void *out)
     void *object;
     char *items;
     size_t count;
-    sbx_status st = sbxi_decode(r->op.client, &r->exchange.answer, &sbxi_template_record, 0, &object,
-                                &items, &count, &r->op.error);
+    sbx_status st = sbxi_decode(r->op.client, &r->exchange.answer, &sbxi_template_record, 0,
+                                &object, &items, &count, &r->op.error);
     if (st == SBX_OK)
         *(sbx_template **)out = (sbx_template *)object;
     return st;
@@ -190,8 +190,8 @@ SBX_API sbx_status sbx_template_get_start(sbx_client *client, const char *name,
     sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    return sbxi_control_start(client, SBXI_GET, "/templates/", name, "", call,
-                              "template", sbxi_template_done, out, op, err);
+    return sbxi_control_start(client, SBXI_GET, "/templates/", name, "", call, "template",
+                              sbxi_template_done, out, op, err);
 }
 
 SBX_API sbx_status sbx_template_get(sbx_client *client, const char *name, const sbx_call *call,
@@ -207,8 +207,8 @@ SBX_API sbx_status sbx_template_list_start(sbx_client *client, const sbx_call *c
     sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    return sbxi_control_start(client, SBXI_LIST, "/templates", NULL, "", call,
-                              "template", sbxi_templates_done, out, op, err);
+    return sbxi_control_start(client, SBXI_LIST, "/templates", NULL, "", call, "template",
+                              sbxi_templates_done, out, op, err);
 }
 
 SBX_API sbx_status sbx_template_list(sbx_client *client, const sbx_call *call, sbx_templates **out,
@@ -224,8 +224,8 @@ SBX_API sbx_status sbx_template_delete_start(sbx_client *client, const char *nam
     sbx_status st = sbxi_check_start(client, op, op, err);
     if (st != SBX_OK)
         return st;
-    return sbxi_control_start(client, SBXI_DELETE, "/templates/", name, "", call,
-                              "template", NULL, NULL, op, err);
+    return sbxi_control_start(client, SBXI_DELETE, "/templates/", name, "", call, "template", NULL,
+                              NULL, op, err);
 }
 
 SBX_API sbx_status sbx_template_delete(sbx_client *client, const char *name, const sbx_call *call,
@@ -260,9 +260,16 @@ static const sbxi_field sbxi_status_fields[] = {
     {"status", SBXI_TEXT, offsetof(sbx_sandbox_status, status)},
     {"status_message", SBXI_TEXT, offsetof(sbx_sandbox_status, status_message)}};
 
-static const sbxi_record sbxi_status_record = {
-    "", sizeof(sbx_sandbox_status), sbxi_status_fields, SBXI_COUNT(sbxi_status_fields), NULL, 0, 0, 0,
-    NULL, 0};
+static const sbxi_record sbxi_status_record = {"",
+                                               sizeof(sbx_sandbox_status),
+                                               sbxi_status_fields,
+                                               SBXI_COUNT(sbxi_status_fields),
+                                               NULL,
+                                               0,
+                                               0,
+                                               0,
+                                               NULL,
+                                               0};
 
 static sbx_state sbxi_state_of(const char *word)
 {
@@ -371,8 +378,8 @@ static sbx_status sbxi_sandbox_defaults(const sbx_sandbox_options *options, sbx_
     for (i = 0; i < SBXI_COUNT(names) && st == SBX_OK; i++)
         if (names[i].text)
             st = sbxi_check_name(names[i].field, names[i].text, err);
-    if (st == SBX_OK && (o->template_name != NULL) + (o->snapshot_id != NULL) +
-                                (o->snapshot_name != NULL) > 1)
+    if (st == SBX_OK &&
+        (o->template_name != NULL) + (o->snapshot_id != NULL) + (o->snapshot_name != NULL) > 1)
         st = sbxi_fail_argument(err, "template_name",
                                 "excludes snapshot_id and snapshot_name, and these exclude each "
                                 "other: set one at most");
@@ -420,8 +427,8 @@ SBX_API sbx_status sbx_sandbox_get_start(sbx_client *client, const char *name, c
     sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    return sbxi_control_start(client, SBXI_GET, "/boxes/", name, "", call,
-                              "sandbox", sbxi_sandbox_done, out, op, err);
+    return sbxi_control_start(client, SBXI_GET, "/boxes/", name, "", call, "sandbox",
+                              sbxi_sandbox_done, out, op, err);
 }
 
 SBX_API sbx_status sbx_sandbox_get(sbx_client *client, const char *name, const sbx_call *call,
@@ -437,8 +444,8 @@ SBX_API sbx_status sbx_sandbox_list_start(sbx_client *client, const sbx_call *ca
     sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    return sbxi_control_start(client, SBXI_LIST, "/boxes", NULL, "", call,
-                              "sandbox", sbxi_sandboxes_done, out, op, err);
+    return sbxi_control_start(client, SBXI_LIST, "/boxes", NULL, "", call, "sandbox",
+                              sbxi_sandboxes_done, out, op, err);
 }
 
 SBX_API sbx_status sbx_sandbox_list(sbx_client *client, const sbx_call *call, sbx_sandboxes **out,
@@ -454,8 +461,8 @@ SBX_API sbx_status sbx_sandbox_delete_start(sbx_client *client, const char *name
     sbx_status st = sbxi_check_start(client, op, op, err);
     if (st != SBX_OK)
         return st;
-    return sbxi_control_start(client, SBXI_DELETE, "/boxes/", name, "", call,
-                              "sandbox", NULL, NULL, op, err);
+    return sbxi_control_start(client, SBXI_DELETE, "/boxes/", name, "", call, "sandbox", NULL, NULL,
+                              op, err);
 }
 
 SBX_API sbx_status sbx_sandbox_delete(sbx_client *client, const char *name, const sbx_call *call,
@@ -472,8 +479,8 @@ SBX_API sbx_status sbx_sandbox_get_status_start(sbx_client *client, const char *
     sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    return sbxi_control_start(client, SBXI_GET, "/boxes/", name, "/status", call,
-                              "sandbox", sbxi_status_done, out, op, err);
+    return sbxi_control_start(client, SBXI_GET, "/boxes/", name, "/status", call, "sandbox",
+                              sbxi_status_done, out, op, err);
 }
 
 SBX_API sbx_status sbx_sandbox_get_status(sbx_client *client, const char *name,
@@ -481,12 +488,14 @@ SBX_API sbx_status sbx_sandbox_get_status(sbx_client *client, const char *name,
                                           sbx_error *err)
 {
     sbx_op *op;
-    return sbxi_op_finish(sbx_sandbox_get_status_start(client, name, call, out, &op, err), &op, err);
+    return sbxi_op_finish(sbx_sandbox_get_status_start(client, name, call, out, &op, err), &op,
+                          err);
 }
 
 /* ---- waiting for a sandbox ---- */
 
-/* The same request again and again: the status after each pause, and in the end the sandbox itself. */
+/* The same request again and again: the status after each pause, and in the end the sandbox itself.
+   */
 typedef struct sbxi_waiting {
     sbxi_request request;
     int64_t interval_ms, timeout_ms;
@@ -515,8 +524,9 @@ static sbx_status sbxi_waiting_done(sbxi_request *r, void *out)
                        *status->status_message ? status->status_message
                                                : "the service gave no reason");
     } else if (now >= waiting->end) {
-        st = sbxi_fail(err, SBX_E_RESOURCE_TIMEOUT, "the sandbox was not ready within %l ms: it is %s",
-                       waiting->timeout_ms, *status->status ? status->status : "in an unknown state");
+        st = sbxi_fail(err, SBX_E_RESOURCE_TIMEOUT,
+                       "the sandbox was not ready within %l ms: it is %s", waiting->timeout_ms,
+                       *status->status ? status->status : "in an unknown state");
     } else {
         int64_t left = waiting->end - now;
         sbxi_exchange_again(&r->exchange,
@@ -524,7 +534,8 @@ static sbx_status sbxi_waiting_done(sbxi_request *r, void *out)
     }
     if (st != SBX_AGAIN) {
         err->resource_type = "sandbox";
-        sbxi_copy(err->last_status, sizeof(err->last_status), status->status, strlen(status->status));
+        sbxi_copy(err->last_status, sizeof(err->last_status), status->status,
+                  strlen(status->status));
     }
     sbx_free(status);
     return st;

@@ -1,15 +1,15 @@
 /* exchange: one HTTP request and its response, repeated where a repetition is safe.
 
-   Promises: memory does not grow with the body where a source or a sink is set; a response that comes
-   before the request is complete is read, not lost; nothing is repeated that may have had an effect,
-   but for what the flags allow. Says SBX_OK for any complete response: what its status means is for
-   the caller. May call connection and the HTTP codec. */
+   Promises: memory does not grow with the body where a source or a sink is set; a response that
+   comes before the request is complete is read, not lost; nothing is repeated that may have had an
+   effect, but for what the flags allow. Says SBX_OK for any complete response: what its status
+   means is for the caller. May call connection and the HTTP codec. */
 #include "internal.h"
 
-enum { /* sbxi_exchange.flags */
-    SBXI_IDEMPOTENT = 1, /* may be repeated after its bytes were sent */
-    SBXI_FRESH = 2,      /* never on a connection that was used before */
-    SBXI_SINGLE = 4      /* one attempt only; the caller repeats */
+enum {                      /* sbxi_exchange.flags */
+       SBXI_IDEMPOTENT = 1, /* may be repeated after its bytes were sent */
+       SBXI_FRESH = 2,      /* never on a connection that was used before */
+       SBXI_SINGLE = 4      /* one attempt only; the caller repeats */
 };
 
 typedef enum sbxi_exchange_state {
@@ -20,7 +20,12 @@ typedef enum sbxi_exchange_state {
     SBXI_EXCHANGE_DONE
 } sbxi_exchange_state;
 
-typedef enum sbxi_part { SBXI_PART_BEFORE, SBXI_PART_DATA, SBXI_PART_AFTER, SBXI_PART_END } sbxi_part;
+typedef enum sbxi_part {
+    SBXI_PART_BEFORE,
+    SBXI_PART_DATA,
+    SBXI_PART_AFTER,
+    SBXI_PART_END
+} sbxi_part;
 
 typedef struct sbxi_exchange {
     sbx_client *client;
@@ -90,13 +95,16 @@ static size_t sbxi_header_name(const char *line)
 {
     const char *colon = strchr(line, ':');
     size_t len = colon ? (size_t)(colon - line) : 0;
-    return len && sbxi_http1_token(line, len) && sbxi_http1_value(colon + 1, strlen(colon + 1)) ? len : 0;
+    return len && sbxi_http1_token(line, len) && sbxi_http1_value(colon + 1, strlen(colon + 1))
+               ? len
+               : 0;
 }
 
 static int sbxi_header_is_framing(const char *name, size_t len)
 {
-    static const char *const framing[] = {"Host", "Content-Length", "Transfer-Encoding", "Connection",
-                                          "Upgrade", "Expect", "Trailer", "TE"};
+    static const char *const framing[] = {
+        "Host",    "Content-Length", "Transfer-Encoding", "Connection",
+        "Upgrade", "Expect",         "Trailer",           "TE"};
     int i;
     for (i = 0; i < SBXI_COUNT(framing); i++)
         if (sbxi_equal_nocase(name, len, framing[i]))
@@ -204,8 +212,9 @@ static sbx_status sbxi_exchange_head(sbxi_exchange *x)
     sbx_status st;
     if (x->to.port != (x->to.tls ? 443 : 80))
         (void)sbxi_format(number, sizeof(number), ":%d", (int)x->to.port);
-    st = sbxi_buffer_texts(out, x->method, " ", x->to.target, " HTTP/1.1\r\nHost: ", ipv6 ? "[" : "",
-                           x->to.host, ipv6 ? "]" : "", number, "\r\n", NULL);
+    st =
+        sbxi_buffer_texts(out, x->method, " ", x->to.target, " HTTP/1.1\r\nHost: ", ipv6 ? "[" : "",
+                          x->to.host, ipv6 ? "]" : "", number, "\r\n", NULL);
     if (st == SBX_OK)
         st = sbxi_exchange_header(x, "X-Api-Key", x->client->api_key);
     if (st == SBX_OK)
@@ -222,8 +231,9 @@ static sbx_status sbxi_exchange_head(sbxi_exchange *x)
                  : sbxi_buffer_texts(out, "Content-Length: ", number, "\r\n", NULL);
     }
     if (st == SBX_OK && x->upgrade_key)
-        st = sbxi_buffer_texts(out, "Connection: Upgrade\r\nUpgrade: websocket\r\n"
-                                    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ",
+        st = sbxi_buffer_texts(out,
+                               "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+                               "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ",
                                x->upgrade_key, "\r\n", NULL);
     if (st == SBX_OK)
         st = sbxi_buffer_texts(out, x->headers ? x->headers : "", "\r\n", NULL);
@@ -261,8 +271,8 @@ static sbx_status sbxi_exchange_moved(sbxi_exchange *x, size_t len, int64_t tota
     return SBX_OK;
 }
 
-/* Asks the source for the next bytes; SBX_AGAIN: it has none now. They pass through a buffer on the stack, since their number is
-   known only afterwards and the chunk's head stands before them. */
+/* Asks the source for the next bytes; SBX_AGAIN: it has none now. They pass through a buffer on the
+   stack, since their number is known only afterwards and the chunk's head stands before them. */
 static sbx_status sbxi_exchange_pull(sbxi_exchange *x, sbx_error *err)
 {
     char data[16384];
@@ -315,7 +325,8 @@ static sbx_status sbxi_exchange_fill(sbxi_exchange *x, sbx_error *err)
             if (x->data_at == x->data_len)
                 x->part = SBXI_PART_AFTER;
             if (st == SBX_OK) {
-                st = sbxi_exchange_moved(x, n, (int64_t)x->data_len, x->part == SBXI_PART_AFTER, err);
+                st = sbxi_exchange_moved(x, n, (int64_t)x->data_len, x->part == SBXI_PART_AFTER,
+                                         err);
                 if (st != SBX_OK)
                     return st;
             }
@@ -414,7 +425,8 @@ static sbx_status sbxi_exchange_body(sbxi_exchange *x, const sbx_http1_event *e,
                          x->method, x->to.target, (int64_t)x->max_answer);
     if (st != SBX_OK)
         return sbxi_fail_memory(err);
-    return success && !x->has_body ? sbxi_exchange_moved(x, e->len, x->content_length, 0, err) : SBX_OK;
+    return success && !x->has_body ? sbxi_exchange_moved(x, e->len, x->content_length, 0, err)
+                                   : SBX_OK;
 }
 
 /* SBX_AGAIN: go on. SBX_OK: the response is complete. SBX_END: complete enough. */
@@ -546,7 +558,8 @@ static void sbxi_exchange_sleep(sbxi_exchange *x, int64_t now, int64_t delay_ms,
 
 static int64_t sbxi_exchange_backoff(const sbxi_exchange *x)
 {
-    int64_t delay = x->attempts > 4 ? 10000 : ((int64_t)1000 << (x->attempts - 1)) + sbxi_jitter(x->client);
+    int64_t delay =
+        x->attempts > 4 ? 10000 : ((int64_t)1000 << (x->attempts - 1)) + sbxi_jitter(x->client);
     return delay < 10000 ? delay : 10000;
 }
 
@@ -635,8 +648,9 @@ static sbx_status sbxi_exchange_timed_out(sbxi_exchange *x, sbx_error *err)
     if (x->state == SBXI_EXCHANGE_CONNECT)
         return sbxi_fail(err, SBX_E_CONNECT, "%s port %d did not accept a connection within %l ms",
                          x->to.host, (int)x->to.port, limit);
-    return sbxi_fail(err, SBX_E_TIMEOUT, x->idle_ms >= 0 ? "%s %s: nothing moved for %l ms"
-                                                         : "%s %s took longer than %l ms",
+    return sbxi_fail(err, SBX_E_TIMEOUT,
+                     x->idle_ms >= 0 ? "%s %s: nothing moved for %l ms"
+                                     : "%s %s took longer than %l ms",
                      x->method, x->to.target, limit);
 }
 

@@ -1,7 +1,7 @@
 /* files: reading and writing files in a sandbox, from memory and through callbacks.
 
-   Promises: constant memory where a source or a sink is used; a sink sees nothing but the file's own
-   bytes, and all of them if the call succeeds. */
+   Promises: constant memory where a source or a sink is used; a sink sees nothing but the file's
+   own bytes, and all of them if the call succeeds. */
 #include "internal.h"
 
 #ifndef SBX_NO_FILES
@@ -58,9 +58,11 @@ static sbx_status sbxi_file_frame(sbxi_request *r, sbx_error *err)
 }
 
 static sbx_status sbxi_write_new(const sbx_sandbox *sandbox, const char *path,
-                                 const sbx_file_options *options, sbxi_request **out, sbx_error *err)
+                                 const sbx_file_options *options, sbxi_request **out,
+                                 sbx_error *err)
 {
-    sbx_status st = sbxi_file_new(sandbox, "POST", "/upload?path=", path, options, "write", out, err);
+    sbx_status st =
+        sbxi_file_new(sandbox, "POST", "/upload?path=", path, options, "write", out, err);
     if (st != SBX_OK)
         return st;
     /* The same bytes to the same path: a repetition changes nothing. */
@@ -124,7 +126,8 @@ SBX_API sbx_status sbx_write_from(const sbx_sandbox *sandbox, const char *path,
                                   const sbx_file_options *options, sbx_error *err)
 {
     sbx_op *op;
-    return sbxi_op_finish(sbx_write_from_start(sandbox, path, source, size, options, &op, err), &op, err);
+    return sbxi_op_finish(sbx_write_from_start(sandbox, path, source, size, options, &op, err), &op,
+                          err);
 }
 
 /* ---- reading ---- */
@@ -149,7 +152,8 @@ static sbx_status sbxi_read_done(sbxi_request *r, void *out)
 static sbx_status sbxi_read_new(const sbx_sandbox *sandbox, const char *path,
                                 const sbx_file_options *options, sbxi_request **out, sbx_error *err)
 {
-    sbx_status st = sbxi_file_new(sandbox, "GET", "/download?path=", path, options, "read", out, err);
+    sbx_status st =
+        sbxi_file_new(sandbox, "GET", "/download?path=", path, options, "read", out, err);
     if (st == SBX_OK)
         (*out)->exchange.flags |= SBXI_IDEMPOTENT;
     return st;
@@ -179,9 +183,8 @@ SBX_API sbx_status sbx_read(const sbx_sandbox *sandbox, const char *path,
     return sbxi_op_finish(sbx_read_start(sandbox, path, options, out, &op, err), &op, err);
 }
 
-SBX_API sbx_status sbx_read_to_start(const sbx_sandbox *sandbox, const char *path,
-                                     sbx_sink_fn sink, const sbx_file_options *options,
-                                     sbx_op **op, sbx_error *err)
+SBX_API sbx_status sbx_read_to_start(const sbx_sandbox *sandbox, const char *path, sbx_sink_fn sink,
+                                     const sbx_file_options *options, sbx_op **op, sbx_error *err)
 {
     sbxi_request *r;
     sbx_status st = sbxi_check_start(sandbox, op, op, err);

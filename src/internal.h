@@ -92,9 +92,10 @@ struct sbx_client {
     sbxi_connection *idle;
 };
 
-/* What an operation of one kind does. step returns SBX_AGAIN or the outcome, with op->error filled if
-   it is an error. wants writes what it waits for, returns how many, and lowers *wake to the time when
-   it wants to be stepped without that. dispose frees what the operation holds, but not op itself. */
+/* What an operation of one kind does. step returns SBX_AGAIN or the outcome, with op->error filled
+   if it is an error. wants writes what it waits for, returns how many, and lowers *wake to the time
+   when it wants to be stepped without that. dispose frees what the operation holds, but not op
+   itself. */
 typedef struct sbxi_op_type {
     size_t size;
     sbx_status (*step)(sbx_op *op);
@@ -112,5 +113,6 @@ struct sbx_op {
     int64_t limit_ms; /* the length of that, for the message */
     sbx_cancel *cancel;
     sbx_cancel own_cancel; /* sbx_op_cancel */
+    int attempts; /* to reach the service, so far */
     int stepping;
 };

@@ -693,11 +693,13 @@ SBXI_INLINE const char *sbxi_json_short_integer(sbx_json *j, const char *at, con
     int minus = *at == '-';
     const char *first = at + minus, *stop = end - first < 18 ? end : first + 18;
     int64_t value = 0;
-    unsigned digit;
+    unsigned digit = 0;
     for (at = first; at < stop && (digit = (unsigned char)*at - (unsigned)'0') <= 9; at++)
         value = value * 10 + (int64_t)digit;
-    if (at == stop || at == first || *at == '.' || *at == 'e' || *at == 'E' ||
-        (*first == '0' && (minus || at - first > 1)))
+    /* Neither digits only, nor none, nor a zero in front of others, nor a minus in front of it. */
+    if (digit <= 9 || at == first || (*first == '0' && (minus || at - first > 1)))
+        return NULL;
+    if (*at == '.' || *at == 'e' || *at == 'E')
         return NULL;
     sbxi_json_give(j, SBX_JSON_INTEGER, event);
     event->integer = minus ? -value : value;
@@ -705,9 +707,9 @@ SBXI_INLINE const char *sbxi_json_short_integer(sbx_json *j, const char *at, con
     return sbxi_json_after_value(j, at, end);
 }
 
-SBXI_INLINE const char *sbxi_json_open(sbx_json *j, const char *at, sbx_json_event *event)
+SBXI_INLINE const char *sbxi_json_open(sbx_json *j, int array, const char *at,
+                                       sbx_json_event *event)
 {
-    int array = *at == '[';
     if (j->depth == SBX_JSON_DEPTH)
         return NULL;
     sbxi_json_give(j, array ? SBX_JSON_ARRAY : SBX_JSON_OBJECT, event);
@@ -717,13 +719,12 @@ SBXI_INLINE const char *sbxi_json_open(sbx_json *j, const char *at, sbx_json_eve
     return at + 1;
 }
 
-SBXI_INLINE const char *sbxi_json_close(sbx_json *j, const char *at, const char *end,
+SBXI_INLINE const char *sbxi_json_close(sbx_json *j, int array, const char *at, const char *end,
                                         sbx_json_event *event)
 {
-    int array = (int)(j->arrays & 1);
-    if (j->depth == 0 || *at != (array ? ']' : '}') ||
-        (j->state != SBXI_JSON_AFTER_VALUE &&
-         j->state != (array ? SBXI_JSON_FIRST_VALUE : SBXI_JSON_FIRST_KEY)))
+    int first = array ? SBXI_JSON_FIRST_VALUE : SBXI_JSON_FIRST_KEY;
+    if (j->depth == 0 || (int)(j->arrays & 1) != array ||
+        (j->state != SBXI_JSON_AFTER_VALUE && j->state != first))
         return NULL;
     j->depth--;
     j->arrays >>= 1;
@@ -735,13 +736,16 @@ SBXI_INLINE const char *sbxi_json_close(sbx_json *j, const char *at, const char 
 SBXI_INLINE const char *sbxi_json_simple(sbx_json *j, const char *at, const char *end,
                                          sbx_json_event *event)
 {
-    char c = *at;
-    if (c == ']' || c == '}')
-        return sbxi_json_close(j, at, end, event);
+    if (*at == '}')
+        return sbxi_json_close(j, 0, at, end, event);
+    if (*at == ']')
+        return sbxi_json_close(j, 1, at, end, event);
     if (j->state > SBXI_JSON_FIRST_VALUE)
         return NULL;
-    if (c == '[' || c == '{')
-        return sbxi_json_open(j, at, event);
+    if (*at == '{')
+        return sbxi_json_open(j, 0, at, event);
+    if (*at == '[')
+        return sbxi_json_open(j, 1, at, event);
     return sbxi_json_short_integer(j, at, end, event);
 }
 
@@ -1276,11 +1280,10 @@ SBX_API sbx_status sbx_json_read(sbx_json *j, const void *data, size_t len, size
                                  sbx_json_event *event)
 {
     const char *start = (const char *)data, *at;
-    if (len == 0)
-        return sbxi_json_read_any(j, "", 0, used, event);
-    if (*start != '"' || j->state > SBXI_JSON_NEXT_KEY)
-        return sbxi_json_read_simple(j, start, len, used, event);
-    at = len > 8 ? sbxi_json_short_text(j, start, start + len, event) : NULL;
+    if (len <= 8 || *start != '"' || j->state > SBXI_JSON_NEXT_KEY)
+        return len ? sbxi_json_read_simple(j, start, len, used, event)
+                   : sbxi_json_read_any(j, "", 0, used, event);
+    at = sbxi_json_short_text(j, start, start + len, event);
     if (!at)
         return sbxi_json_read_whole_text(j, start, len, used, event);
     *used = (size_t)(at - start);

@@ -71,12 +71,11 @@ static sbx_status sbxi_op_new(sbx_client *client, const sbxi_op_type *type, cons
 static sbx_status sbxi_op_timed_out(sbx_op *op)
 {
     char last[256];
-    int http_status = op->error.http_status, attempts = op->error.attempts;
+    int http_status = op->error.http_status;
     sbxi_copy(last, sizeof(last), op->error.message, strlen(op->error.message));
-    (void)sbxi_fail(&op->error, SBX_E_TIMEOUT, "the call did not end within %l ms%s%s", op->limit_ms,
-                    *last ? "; the last attempt failed: " : "", last);
+    (void)sbxi_fail(&op->error, SBX_E_TIMEOUT, "the call did not end within %l ms%s%s",
+                    op->limit_ms, *last ? "; the last attempt failed: " : "", last);
     op->error.http_status = http_status;
-    op->error.attempts = attempts;
     return SBX_E_TIMEOUT;
 }
 
@@ -92,6 +91,8 @@ static sbx_status sbxi_op_advance(sbx_op *op)
     if (st == SBX_AGAIN && sbxi_now(op->client) >= op->deadline &&
         !(op->type->pending && op->type->pending(op)))
         st = sbxi_op_timed_out(op);
+    if (st < 0 && !op->error.attempts)
+        op->error.attempts = op->attempts;
     if (st < 0)
         sbxi_error_redact(&op->error, op->client->api_key);
     op->status = st;
@@ -186,7 +187,8 @@ SBX_API sbx_status sbx_wait(sbx_op *const *ops, int n, int64_t timeout_ms, sbx_e
     st = sbxi_wait_any(ops, n, timeout_ms, err);
     for (i = 0; st != SBX_AGAIN && i < n; i++) {
         /* One of them is over, well or not: that is what was asked for. */
-        if (ops[i]->status != SBX_AGAIN || (ops[i]->type->pending && ops[i]->type->pending(ops[i]))) {
+        if (ops[i]->status != SBX_AGAIN ||
+            (ops[i]->type->pending && ops[i]->type->pending(ops[i]))) {
             sbxi_error_clear(err);
             return SBX_OK;
         }

@@ -141,8 +141,8 @@ typedef struct sbx_item {
 #define SBX_ITEMS 8
 
 /* A byte stream: a socket, or TLS over a stream. Implementations start with an sbx_stream.
-   An error status is final for the stream: afterwards only close is called. After a failed write also
-   read, until it says anything but SBX_OK: the peer may have said why it stopped listening. */
+   An error status is final for the stream: afterwards only close is called. After a failed write
+   also read, until it says anything but SBX_OK: the peer may have said why it stopped listening. */
 typedef struct sbx_stream sbx_stream;
 typedef struct sbx_stream_methods {
     /* Goes on connecting. SBX_AGAIN: call again when something of wants happened. SBX_OK: usable;
@@ -272,8 +272,8 @@ SBX_API sbx_status sbx_open(const sbx_config *config, sbx_client **out, sbx_erro
    handles and sandboxes made by it. NULL is fine. */
 SBX_API void sbx_close(sbx_client *client);
 
-/* Frees what a call gave you: a sandbox, a template, a list, a result, the bytes of a file. One call
-   frees the object and all that it points at. NULL is fine. */
+/* Frees what a call gave you: a sandbox, a template, a list, a result, the bytes of a file. One
+   call frees the object and all that it points at. NULL is fine. */
 SBX_API void sbx_free(void *object);
 
 /* --------------------------------------------------------------------------------- operations */
@@ -293,8 +293,8 @@ SBX_API void sbx_cancel_set(sbx_client *client, sbx_cancel *cancel);
 typedef struct sbx_call {
     int64_t timeout_ms;         /* for the whole call with all attempts; 0: none but the limits that
                                    each call documents; SBX_NONE: none at all */
-    const char *const *headers; /* more "Name: value" lines, ended by NULL; they replace those of the
-                                   client with the same name, whatever the case */
+    const char *const *headers; /* more "Name: value" lines, ended by NULL; they replace those of
+    the client with the same name, whatever the case */
     sbx_cancel *cancel;         /* or NULL; must outlive the call */
 } sbx_call;
 
@@ -449,10 +449,10 @@ typedef struct sbx_sandbox_options {
 } sbx_sandbox_options;
 
 /* Creates a sandbox, and waits until it is ready unless no_wait is 1. Each attempt is limited by
-   ready_timeout_ms + 30 s (with no_wait: 30 s). options may be NULL. Errors besides the common ones:
-   SBX_E_CREATION (error_type says ImagePull, CrashLoop, Unschedulable, ..), SBX_E_RESOURCE_TIMEOUT,
-   SBX_E_QUOTA. After a cancellation, a time-out or a broken connection the sandbox may exist all the
-   same: with a name of your own you can get or delete it. */
+   ready_timeout_ms + 30 s (with no_wait: 30 s). options may be NULL. Errors besides the common
+   ones: SBX_E_CREATION (error_type says ImagePull, CrashLoop, Unschedulable, ..),
+   SBX_E_RESOURCE_TIMEOUT, SBX_E_QUOTA. After a cancellation, a time-out or a broken connection the
+   sandbox may exist all the same: with a name of your own you can get or delete it. */
 SBX_API sbx_status sbx_sandbox_create(sbx_client *client, const sbx_sandbox_options *options,
                                       sbx_sandbox **out, sbx_error *err);
 SBX_API sbx_status sbx_sandbox_create_start(sbx_client *client, const sbx_sandbox_options *options,
@@ -498,8 +498,8 @@ typedef struct sbx_wait_options {
 } sbx_wait_options;
 
 /* Asks for the status until it is ready, then gets the sandbox. Asks at least once, and does not
-   sleep past the limit. SBX_E_CREATION with the service's reason if it failed; SBX_E_RESOURCE_TIMEOUT
-   with last_status when ready_timeout_ms is over. options may be NULL. */
+   sleep past the limit. SBX_E_CREATION with the service's reason if it failed;
+   SBX_E_RESOURCE_TIMEOUT with last_status when ready_timeout_ms is over. options may be NULL. */
 SBX_API sbx_status sbx_sandbox_wait(sbx_client *client, const char *name,
                                     const sbx_wait_options *options, sbx_sandbox **out,
                                     sbx_error *err);
@@ -523,7 +523,8 @@ typedef struct sbx_run_options {
     const char *shell;      /* NULL: "/bin/bash" */
     int64_t timeout_ms;     /* 0: 60,000: the service kills the command then; SBX_NONE: no limit.
                                Sent in seconds, rounded up */
-    int64_t idle_timeout_ms; /* 0: 300,000: killed when no client is connected for so long; SBX_NONE */
+    int64_t idle_timeout_ms; /* 0: 300,000: killed when no client is connected for so long; SBX_NONE
+    */
     int64_t ttl_ms;          /* 0: 600,000: kept after its end, to be reattached; SBX_NONE */
     int kill_on_disconnect;  /* 1: kill it as soon as the last client is gone */
     int pty;                 /* 1: a pseudo-terminal; all output is then SBX_STDOUT */
@@ -551,8 +552,9 @@ typedef struct sbx_result {
 /* Runs command by the shell and waits for its end. A non-zero exit code is SBX_OK: look at
    exit_code. options may be NULL. Runs over a WebSocket, reconnecting when the connection drops;
    falls back to plain HTTP only when the service has no WebSocket endpoint and output callbacks are
-   not wanted, so that nothing ever runs twice. Errors besides the common ones: SBX_E_COMMAND_TIMEOUT,
-   SBX_E_OPERATION, SBX_E_NOT_READY, SBX_E_NO_DATAPLANE (both without traffic). */
+   not wanted, so that nothing ever runs twice. Errors besides the common ones:
+   SBX_E_COMMAND_TIMEOUT, SBX_E_OPERATION, SBX_E_NOT_READY, SBX_E_NO_DATAPLANE (both without
+   traffic). */
 SBX_API sbx_status sbx_run(const sbx_sandbox *sandbox, const char *command,
                            const sbx_run_options *options, sbx_result **out, sbx_error *err);
 SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command,
@@ -579,9 +581,9 @@ SBX_API sbx_status sbx_command_start(const sbx_sandbox *sandbox, const char *com
                                      const sbx_run_options *options, sbx_command **out,
                                      sbx_error *err);
 
-/* The next output, in the order of arrival. SBX_OK: *chunk is set, its data lent until the next call
-   on command. SBX_AGAIN: nothing in timeout_ms (0 never blocks, SBX_NONE waits for ever). SBX_END:
-   the command has exited and all output was given. *chunk is zero unless SBX_OK. */
+/* The next output, in the order of arrival. SBX_OK: *chunk is set, its data lent until the next
+   call on command. SBX_AGAIN: nothing in timeout_ms (0 never blocks, SBX_NONE waits for ever).
+   SBX_END: the command has exited and all output was given. *chunk is zero unless SBX_OK. */
 SBX_API sbx_status sbx_command_next(sbx_command *command, sbx_chunk *chunk, int64_t timeout_ms,
                                     sbx_error *err);
 
@@ -606,9 +608,9 @@ SBX_API void sbx_command_free(sbx_command *command);
 
 /* -------------------------------------------------------------------------------------- files */
 
-/* Supplies the bytes of a file: writes 1..cap bytes to buf and sets *n, or leaves *n at 0 at the end.
-   cap is always 16,384. Returns SBX_OK; or SBX_AGAIN if there is nothing now (the operation then
-   waits 50 ms before it asks again, or until you step it); anything else ends the call with
+/* Supplies the bytes of a file: writes 1..cap bytes to buf and sets *n, or leaves *n at 0 at the
+   end. cap is always 16,384. Returns SBX_OK; or SBX_AGAIN if there is nothing now (the operation
+   then waits 50 ms before it asks again, or until you step it); anything else ends the call with
    SBX_E_ABORTED. Time spent inside counts as progress. */
 typedef int (*sbx_source_fn)(void *user, void *buf, size_t cap, size_t *n);
 
@@ -638,7 +640,8 @@ SBX_API sbx_status sbx_write_start(const sbx_sandbox *sandbox, const char *path,
 
 /* The same from a callback, in constant memory. size is the number of bytes that source will give,
    SBX_NONE if unknown (the request is then chunked). Fewer or more bytes than size fail the call
-   with SBX_E_ARGUMENT, and the server sees a broken request. Never repeated once source was asked. */
+   with SBX_E_ARGUMENT, and the server sees a broken request. Never repeated once source was asked.
+   */
 SBX_API sbx_status sbx_write_from(const sbx_sandbox *sandbox, const char *path,
                                   sbx_source_fn source, int64_t size,
                                   const sbx_file_options *options, sbx_error *err);
@@ -696,8 +699,8 @@ typedef struct sbx_utf8 {
 SBX_API int sbx_utf8_check(sbx_utf8 *u, const void *data, size_t len);
 
 /* Percent-encodes len bytes so that they stand for themselves in one path segment or query value:
-   all but letters, digits, "-", "_" and "~" (also ".", so that no segment can be "." or ".."). Writes
-   at most cap bytes with the final 0 and returns the full length without it. */
+   all but letters, digits, "-", "_" and "~" (also ".", so that no segment can be "." or "..").
+   Writes at most cap bytes with the final 0 and returns the full length without it. */
 SBX_API size_t sbx_url_encode(const char *text, size_t len, char *out, size_t cap);
 
 /* Decodes %XX, and "+" to a space if plus is 1, in place or to out, which may be text. Returns the
@@ -705,11 +708,11 @@ SBX_API size_t sbx_url_encode(const char *text, size_t len, char *out, size_t ca
 SBX_API size_t sbx_url_decode(const char *text, size_t len, int plus, char *out);
 
 /* Finds the first parameter called name in a query such as "a=1&path=%2Ftmp+x" (without "?") and
-   writes its value, decoded ("+" and "%20" both are a space), to out with a final 0. SBX_OK: *out_len
-   is the length without that 0; a parameter without "=" has the value "". SBX_END: there is no such
-   parameter. SBX_E_TOO_BIG: it does not fit in cap bytes, of which *out_len + 1 are needed.
-   SBX_E_PROTOCOL: the value has a bad escape, or a NUL. *out_len is 0 unless it says otherwise here;
-   what out holds then is undefined. */
+   writes its value, decoded ("+" and "%20" both are a space), to out with a final 0. SBX_OK:
+   *out_len is the length without that 0; a parameter without "=" has the value "". SBX_END: there
+   is no such parameter. SBX_E_TOO_BIG: it does not fit in cap bytes, of which *out_len + 1 are
+   needed. SBX_E_PROTOCOL: the value has a bad escape, or a NUL. *out_len is 0 unless it says
+   otherwise here; what out holds then is undefined. */
 SBX_API sbx_status sbx_url_query(const char *query, size_t len, const char *name, char *out,
                                  size_t cap, size_t *out_len);
 
@@ -726,10 +729,10 @@ typedef struct sbx_url {
     size_t query_len;
 } sbx_url;
 
-/* SBX_OK, or SBX_E_ARGUMENT with a static sentence in *problem (may be NULL, is set to NULL otherwise).
-   Refuses all characters that the standard does not allow, bad escapes, escapes in the host, IPv6
-   addresses that are none or have a zone, user information, fragments, empty hosts, and ports that are
-   empty or not 1..65535. */
+/* SBX_OK, or SBX_E_ARGUMENT with a static sentence in *problem (may be NULL, is set to NULL
+   otherwise). Refuses all characters that the standard does not allow, bad escapes, escapes in the
+   host, IPv6 addresses that are none or have a zone, user information, fragments, empty hosts, and
+   ports that are empty or not 1..65535. */
 SBX_API sbx_status sbx_url_parse(const char *text, size_t len, sbx_url *url, const char **problem);
 
 /* JSON (RFC 8259), strict. */
@@ -781,10 +784,10 @@ typedef struct sbx_json {
 } sbx_json;
 
 /* scratch holds unescaped text, must not overlap the data and must outlive the reader; cap is at
-   least 16 (with less, reading fails with SBX_E_ARGUMENT). A text that lies whole and without escapes
-   in the data is lent from there, any other one comes in scratch. A text of up to cap bytes is always
-   given in one event; a longer one may come in several, all but the last marked partial, that divide
-   no character. */
+   least 16 (with less, reading fails with SBX_E_ARGUMENT). A text that lies whole and without
+   escapes in the data is lent from there, any other one comes in scratch. A text of up to cap bytes
+   is always given in one event; a longer one may come in several, all but the last marked partial,
+   that divide no character. */
 SBX_API void sbx_json_init(sbx_json *j, char *scratch, size_t cap);
 
 /* SBX_END: the document is complete and only white space followed. Errors: SBX_E_PROTOCOL;
@@ -792,12 +795,12 @@ SBX_API void sbx_json_init(sbx_json *j, char *scratch, size_t cap);
 SBX_API sbx_status sbx_json_read(sbx_json *j, const void *data, size_t len, size_t *used,
                                  sbx_json_event *event);
 
-/* Says that no more bytes come. SBX_OK: one last event (a number at the top ends only here); call it
-   again. SBX_END: complete. SBX_E_PROTOCOL: cut short. */
+/* Says that no more bytes come. SBX_OK: one last event (a number at the top ends only here); call
+   it again. SBX_END: complete. SBX_E_PROTOCOL: cut short. */
 SBX_API sbx_status sbx_json_finish(sbx_json *j, sbx_json_event *event);
 
-/* The writer writes to out as far as cap goes and counts all, as snprintf does: run it with cap 0 to
-   measure, then for good. Errors (a value without a key, invalid UTF-8, too deep) are sticky. */
+/* The writer writes to out as far as cap goes and counts all, as snprintf does: run it with cap 0
+   to measure, then for good. Errors (a value without a key, invalid UTF-8, too deep) are sticky. */
 typedef struct sbx_json_writer {
     char *out;
     size_t cap, len;
@@ -819,8 +822,9 @@ SBX_API void sbx_json_number(sbx_json_writer *w, double value); /* shortest form
 SBX_API void sbx_json_boolean(sbx_json_writer *w, int value);
 SBX_API void sbx_json_null(sbx_json_writer *w);
 
-/* SBX_OK: the document is complete and *len (may be NULL) bytes long; only min(len, cap) of them were
-   written, and no final 0. SBX_E_ARGUMENT: misuse or invalid UTF-8; SBX_E_TOO_BIG: too deep. */
+/* SBX_OK: the document is complete and *len (may be NULL) bytes long; only min(len, cap) of them
+   were written, and no final 0. SBX_E_ARGUMENT: misuse or invalid UTF-8; SBX_E_TOO_BIG: too deep.
+   */
 SBX_API sbx_status sbx_json_writer_finish(sbx_json_writer *w, size_t *len);
 
 /* HTTP/1.1 MESSAGES (RFC 9112), one after the other on a connection. */
@@ -880,18 +884,18 @@ SBX_API void sbx_http1_init(sbx_http1 *h, int role, char *scratch, size_t cap);
 /* For responses: 1 says that the next one answers HEAD and has no body. Holds for one response. */
 SBX_API void sbx_http1_expect_no_body(sbx_http1 *h, int no_body);
 
-/* A message is START, its HEADERs, HEAD_END, BODY as it comes, TRAILERs and MESSAGE_END, also where it
-   has no body. After MESSAGE_END the next message may follow; if it may not, read takes no more bytes
-   and says SBX_END. Up to 16 responses of class 1xx are skipped, but for 101: its message ends with
-   its head, and the bytes behind it, which read does not touch, belong to another protocol. (The same
-   would hold for a 2xx to CONNECT, which is not supported.)
+/* A message is START, its HEADERs, HEAD_END, BODY as it comes, TRAILERs and MESSAGE_END, also where
+   it has no body. After MESSAGE_END the next message may follow; if it may not, read takes no more
+   bytes and says SBX_END. Up to 16 responses of class 1xx are skipped, but for 101: its message
+   ends with its head, and the bytes behind it, which read does not touch, belong to another
+   protocol. (The same would hold for a 2xx to CONNECT, which is not supported.)
 
    Errors: SBX_E_PROTOCOL, SBX_E_TOO_BIG. Refused are versions other than 1.0 and 1.1, lines that do
    not end in CR LF, obsolete folding, white space before a colon, control characters in values,
    Content-Length twice or as a list, Content-Length beside Transfer-Encoding, codings other than
-   chunked, Transfer-Encoding in HTTP/1.0, and chunk lines that take up more than 8 times their content
-   and 64 KiB. Extensions of chunks are ignored. Bytes that cannot be the start of a message are
-   refused at once, without waiting for the line's end. In the role SBX_HTTP1_REQUEST, 1.1 needs
+   chunked, Transfer-Encoding in HTTP/1.0, and chunk lines that take up more than 8 times their
+   content and 64 KiB. Extensions of chunks are ignored. Bytes that cannot be the start of a message
+   are refused at once, without waiting for the line's end. In the role SBX_HTTP1_REQUEST, 1.1 needs
    exactly one Host, and up to two empty lines may stand before the request. */
 SBX_API sbx_status sbx_http1_read(sbx_http1 *h, const void *data, size_t len, size_t *used,
                                   sbx_http1_event *event);
@@ -903,8 +907,8 @@ SBX_API sbx_status sbx_http1_finish(sbx_http1 *h, sbx_http1_event *event);
 /* After a message: 1 if the connection can be used for another one. */
 SBX_API int sbx_http1_keep_alive(const sbx_http1 *h);
 
-/* Writes what stands before len > 0 bytes of a chunk, at most SBX_HTTP1_CHUNK_MAX bytes, and returns
-   how many. After the bytes comes CR LF, after the last chunk "0" CR LF CR LF. */
+/* Writes what stands before len > 0 bytes of a chunk, at most SBX_HTTP1_CHUNK_MAX bytes, and
+   returns how many. After the bytes comes CR LF, after the last chunk "0" CR LF CR LF. */
 #define SBX_HTTP1_CHUNK_MAX 18
 SBX_API size_t sbx_http1_chunk(char *out, size_t len);
 
@@ -945,15 +949,15 @@ typedef struct sbx_multipart {
     char head[SBX_MULTIPART_HEAD_MAX];
 } sbx_multipart;
 
-/* content_type is the value of the header: multipart/form-data; boundary=.. SBX_E_PROTOCOL, also from
-   the calls that follow, if it is not that. */
+/* content_type is the value of the header: multipart/form-data; boundary=.. SBX_E_PROTOCOL, also
+   from the calls that follow, if it is not that. */
 SBX_API sbx_status sbx_multipart_init(sbx_multipart *m, const char *content_type, size_t len);
 
-/* SBX_END: the closing boundary was read; the rest of data is the epilogue, to be ignored. What stands
-   before the first boundary is skipped. A part is PART, its DATA, which may be empty, and PART_END.
-   Names are what stands between the quotes: escapes by backslash or percent sign are left as they are.
-   Errors: SBX_E_PROTOCOL, for a part without a name too; SBX_E_TOO_BIG: the headers of a part are
-   longer than SBX_MULTIPART_HEAD_MAX. */
+/* SBX_END: the closing boundary was read; the rest of data is the epilogue, to be ignored. What
+   stands before the first boundary is skipped. A part is PART, its DATA, which may be empty, and
+   PART_END. Names are what stands between the quotes: escapes by backslash or percent sign are left
+   as they are. Errors: SBX_E_PROTOCOL, for a part without a name too; SBX_E_TOO_BIG: the headers of
+   a part are longer than SBX_MULTIPART_HEAD_MAX. */
 SBX_API sbx_status sbx_multipart_read(sbx_multipart *m, const void *data, size_t len, size_t *used,
                                       sbx_multipart_event *event);
 
@@ -961,10 +965,10 @@ SBX_API sbx_status sbx_multipart_read(sbx_multipart *m, const void *data, size_t
 SBX_API sbx_status sbx_multipart_finish(sbx_multipart *m);
 
 /* What stands before and after the bytes of the one part of an upload, NUL-terminated. boundary is
-   1..SBX_MULTIPART_BOUNDARY_MAX letters and digits that do not occur in the bytes: use random ones. In
-   name and filename (NULL: none), quotes, backslashes and control characters are percent-encoded.
-   Both return the length without the final 0, or 0 when cap is too small (256 suffices for short
-   names) or boundary is not as it should be. */
+   1..SBX_MULTIPART_BOUNDARY_MAX letters and digits that do not occur in the bytes: use random ones.
+   In name and filename (NULL: none), quotes, backslashes and control characters are
+   percent-encoded. Both return the length without the final 0, or 0 when cap is too small (256
+   suffices for short names) or boundary is not as it should be. */
 SBX_API size_t sbx_multipart_head(char *out, size_t cap, const char *boundary, const char *name,
                                   const char *filename);
 SBX_API size_t sbx_multipart_tail(char *out, size_t cap, const char *boundary);
@@ -972,8 +976,8 @@ SBX_API size_t sbx_multipart_tail(char *out, size_t cap, const char *boundary);
 #ifndef SBX_NO_WEBSOCKET
 /* WEBSOCKET FRAMES (RFC 6455), without extensions. */
 
-enum { SBX_WS_CLIENT = 0, SBX_WS_SERVER = 1 }; /* who reads: a client refuses masked frames, a server
-                                                  unmasked ones */
+enum { SBX_WS_CLIENT = 0, SBX_WS_SERVER = 1 }; /* who reads: a client refuses masked frames, a
+server unmasked ones */
 
 typedef enum sbx_ws_opcode {
     SBX_WS_CONTINUATION = 0, /* for sbx_ws_header only: goes on with a message */
@@ -1008,17 +1012,18 @@ typedef struct sbx_ws {
 /* limit is the longest message that is accepted, in bytes. */
 SBX_API void sbx_ws_init(sbx_ws *ws, int role, uint64_t limit);
 
-/* data is unmasked in place where the frames are masked. A frame that is complete in data comes as one
-   event; of a longer one comes what is there; a control frame always comes whole. SBX_END: a close
-   frame was read before; no more bytes are taken. Errors: SBX_E_PROTOCOL, SBX_E_TOO_BIG (limit, known
-   from the header). Text is checked for UTF-8 across frames and refused at the first byte that is
-   wrong; whether the bytes before it in data were still given depends on how the bytes were cut. */
+/* data is unmasked in place where the frames are masked. A frame that is complete in data comes as
+   one event; of a longer one comes what is there; a control frame always comes whole. SBX_END: a
+   close frame was read before; no more bytes are taken. Errors: SBX_E_PROTOCOL, SBX_E_TOO_BIG
+   (limit, known from the header). Text is checked for UTF-8 across frames and refused at the first
+   byte that is wrong; whether the bytes before it in data were still given depends on how the bytes
+   were cut. */
 SBX_API sbx_status sbx_ws_read(sbx_ws *ws, void *data, size_t len, size_t *used,
                                sbx_ws_event *event);
 
-/* Writes a frame's header to out (at most SBX_WS_HEADER_MAX bytes) and returns its length. key is the
-   4 random bytes of a client's mask, new for each frame, NULL for a server. The payload follows,
-   masked by sbx_ws_mask; that of a close, ping or pong has at most 125 bytes and fin 1. */
+/* Writes a frame's header to out (at most SBX_WS_HEADER_MAX bytes) and returns its length. key is
+   the 4 random bytes of a client's mask, new for each frame, NULL for a server. The payload
+   follows, masked by sbx_ws_mask; that of a close, ping or pong has at most 125 bytes and fin 1. */
 #define SBX_WS_HEADER_MAX 14
 SBX_API size_t sbx_ws_header(unsigned char *out, int opcode, int fin, uint64_t len,
                              const unsigned char *key);
@@ -1027,13 +1032,13 @@ SBX_API size_t sbx_ws_header(unsigned char *out, int opcode, int fin, uint64_t l
    the frame were masked before. */
 SBX_API void sbx_ws_mask(void *out, const void *in, size_t len, const unsigned char *key, size_t at);
 
-/* The payload of a close frame, at most 125 bytes: the code, and of reason (may be NULL) what fits and
-   is whole characters of valid UTF-8. Returns the length; 0, for an empty payload, if code is one that
-   must not be sent, such as the 1005 of a received close without a code. */
+/* The payload of a close frame, at most 125 bytes: the code, and of reason (may be NULL) what fits
+   and is whole characters of valid UTF-8. Returns the length; 0, for an empty payload, if code is
+   one that must not be sent, such as the 1005 of a received close without a code. */
 SBX_API size_t sbx_ws_close_payload(unsigned char *out, int code, const char *reason);
 
-/* The value of Sec-WebSocket-Accept for a Sec-WebSocket-Key: 28 characters and a final 0; "" if len is
-   not the 24 that every valid key has. */
+/* The value of Sec-WebSocket-Accept for a Sec-WebSocket-Key: 28 characters and a final 0; "" if len
+   is not the 24 that every valid key has. */
 SBX_API void sbx_ws_accept(const char *key, size_t len, char out[29]);
 #endif
 

@@ -45,15 +45,16 @@ static sbx_status sbxi_check_name(const char *field, const char *text, sbx_error
     return sbxi_check_utf8(field, text, err);
 }
 
-/* What a call cannot do without: a client (or what it made), and a pointer where its result goes, of
-   whatever type, which is set to NULL. */
+/* What a call cannot do without: a client (or what it made), and a pointer where its result goes,
+   of whatever type, which is set to NULL. */
 static sbx_status sbxi_check_out(const void *client, void *out, sbx_error *err)
 {
     sbxi_error_clear(err);
     if (out)
         memset(out, 0, sizeof(void *));
     if (!client)
-        return sbxi_fail_argument(err, "client", "(or the sandbox or command in its place) is NULL");
+        return sbxi_fail_argument(err, "client",
+                                  "(or the sandbox or command in its place) is NULL");
     if (!out)
         return sbxi_fail_argument(err, "out", "is NULL: there is no place for the result");
     return SBX_OK;
@@ -83,17 +84,21 @@ static sbx_status sbxi_check_sandbox(const sbx_sandbox *sandbox, sbx_error *err)
     if (!sandbox || !sandbox->client)
         return sbxi_fail_argument(err, "sandbox", "is required");
     if (sandbox->state == SBX_STATE_PROVISIONING || sandbox->state == SBX_STATE_FAILED)
-        st = sbxi_fail(err, SBX_E_NOT_READY, "the sandbox %s is %s: %s", sandbox->name, sandbox->status,
-                       sandbox->state == SBX_STATE_FAILED
-                           ? (*sandbox->status_message ? sandbox->status_message : "it cannot be used")
-                           : "wait for it with sbx_sandbox_wait");
+        st = sbxi_fail(
+            err, SBX_E_NOT_READY, "the sandbox %s is %s: %s", sandbox->name, sandbox->status,
+            sandbox->state == SBX_STATE_FAILED
+                ? (*sandbox->status_message ? sandbox->status_message : "it cannot be used")
+                : "wait for it with sbx_sandbox_wait");
     else if (!*sandbox->dataplane_url)
-        st = sbxi_fail(err, SBX_E_NO_DATAPLANE,
-                       "the service has given no data-plane URL for the sandbox %s: get it again with "
-                       "sbx_sandbox_get", sandbox->name);
+        st = sbxi_fail(
+            err, SBX_E_NO_DATAPLANE,
+            "the service has given no data-plane URL for the sandbox %s: get it again with "
+            "sbx_sandbox_get",
+            sandbox->name);
     if (st != SBX_OK && err) {
         err->resource_type = "sandbox";
-        sbxi_copy(err->last_status, sizeof(err->last_status), sandbox->status, strlen(sandbox->status));
+        sbxi_copy(err->last_status, sizeof(err->last_status), sandbox->status,
+                  strlen(sandbox->status));
     }
     return st;
 }
@@ -146,6 +151,7 @@ static sbx_status sbxi_request_step(sbx_op *op)
     sbxi_request *r = (sbxi_request *)op;
     sbx_status st = sbxi_exchange_step(&r->exchange, sbxi_now(op->client), &op->error);
     int status = r->exchange.status;
+    op->attempts = r->exchange.attempts;
     if (st != SBX_OK) {
         op->error.resource_type = r->resource_type;
         op->error.operation = r->operation;
@@ -154,7 +160,8 @@ static sbx_status sbxi_request_step(sbx_op *op)
     if (status == 404 && r->action == SBXI_DELETE && r->exchange.attempts > 1)
         return SBX_OK; /* deleted by the attempt whose answer was lost */
     if (status < 200 || status > 299)
-        return sbxi_service_error(&r->exchange, r->action, r->resource_type, r->operation, &op->error);
+        return sbxi_service_error(&r->exchange, r->action, r->resource_type, r->operation,
+                                  &op->error);
     return r->done ? r->done(r, r->out) : SBX_OK;
 }
 
@@ -193,8 +200,8 @@ static sbx_status sbxi_request_new(sbx_client *client, const sbxi_op_type *type,
     r = (sbxi_request *)op;
     sbxi_exchange_init(&r->exchange, client, method);
     r->resource_type = r->operation = "";
-    st = sbxi_headers_make(&client->memory, call ? call->headers : NULL, client->headers, &r->headers,
-                           &r->headers_size, err);
+    st = sbxi_headers_make(&client->memory, call ? call->headers : NULL, client->headers,
+                           &r->headers, &r->headers_size, err);
     if (st == SBX_OK)
         st = sbxi_address_make(&r->exchange.to, client, base, before, name, after, err);
     if (st != SBX_OK) {
@@ -212,7 +219,8 @@ static sbx_status sbxi_request_json(sbxi_request *r,
                                     void (*write)(sbx_json_writer *w, const void *from),
                                     const void *from, sbx_error *err)
 {
-    sbx_status st = sbxi_json_make(&r->op.client->memory, write, from, &r->body, &r->body_size, err);
+    sbx_status st =
+        sbxi_json_make(&r->op.client->memory, write, from, &r->body, &r->body_size, err);
     if (st == SBX_OK) {
         r->exchange.has_body = 1;
         r->exchange.content_type = "application/json";

@@ -1,8 +1,10 @@
-/* response: what the body of a response means: JSON objects become structs, error bodies an sbx_error.
+/* response: what the body of a response means: JSON objects become structs, error bodies an
+   sbx_error.
 
    Promises: unknown members are ignored, absent and null ones take defaults, a known member of the
-   wrong type is an error that names it; an error body of whatever kind gives a usable error. The body
-   is read twice, once to count and once to fill one block. May call exchange and the JSON codec. */
+   wrong type is an error that names it; an error body of whatever kind gives a usable error. The
+   body is read twice, once to count and once to fill one block. May call exchange and the JSON
+   codec. */
 #include "internal.h"
 
 /* ---- walking through a document ---- */
@@ -13,8 +15,9 @@ typedef struct sbxi_walk {
     sbx_json json;
     const char *body;
     size_t len, at;
-    size_t base[SBX_JSON_DEPTH + 2]; /* the length of the path of the container, by depth of value */
-    int entered; /* the last event was the beginning of an array */
+    size_t
+        base[SBX_JSON_DEPTH + 2]; /* the length of the path of the container, by depth of value */
+    int entered;                  /* the last event was the beginning of an array */
     char path[96];
 } sbxi_walk;
 
@@ -63,7 +66,8 @@ static sbx_status sbxi_walk_next(sbxi_walk *w, sbx_json_event *e)
             break;
         case SBX_JSON_ARRAY:
             w->entered = 1;
-            w->base[e->depth + 1] = strlen(w->path) + (strlen(w->path) + 3 <= sizeof(w->path) ? 2 : 0);
+            w->base[e->depth + 1] =
+                strlen(w->path) + (strlen(w->path) + 3 <= sizeof(w->path) ? 2 : 0);
             return SBX_OK;
         case SBX_JSON_OBJECT:
             w->base[e->depth + 1] = strlen(w->path);
@@ -90,7 +94,8 @@ typedef struct sbxi_field {
     size_t offset;
 } sbxi_field;
 
-/* A struct to be filled: one, or as many as the list at path has. inner are items inside an item. */
+/* A struct to be filled: one, or as many as the list at path has. inner are items inside an item.
+   */
 typedef struct sbxi_record {
     const char *list; /* "sandboxes[]", or "" for a single object */
     size_t size;
@@ -127,8 +132,8 @@ static const char *sbxi_below(const char *path, const char *prefix)
 
 static sbx_status sbxi_fail_type(sbx_error *err, const char *path, const char *expected)
 {
-    return sbxi_fail(err, SBX_E_PROTOCOL,
-                     "the service's response cannot be used: \"%s\" is not %s", path, expected);
+    return sbxi_fail(err, SBX_E_PROTOCOL, "the service's response cannot be used: \"%s\" is not %s",
+                     path, expected);
 }
 
 /* Stores a value; texts go to the block's end, which the reader uses as its scratch. */
@@ -191,7 +196,7 @@ static void sbxi_filling_begin(sbxi_filling *f, int inside)
             char *item = f->items + (f->count - 1) * r->size;
             const char *first = f->inner + (f->inner_count - f->own) * r->inner_size;
             sbxi_field_defaults(f->inner + (f->inner_count - 1) * r->inner_size, r->inner_fields,
-                               r->inner_field_count);
+                                r->inner_field_count);
             memcpy(item + r->inner_offset, &first, sizeof(first));
             memcpy(item + r->inner_count_offset, &f->own, sizeof(f->own));
         }
@@ -216,8 +221,8 @@ static sbx_status sbxi_filling_store(sbxi_filling *f, sbxi_walk *w, const sbx_js
     return field ? sbxi_store(w, e, item, field, err) : SBX_OK;
 }
 
-/* What must stand at path so that known can be found there or below: an object '{', a list '[', or the
-   value itself '"'; 0: known lies elsewhere. */
+/* What must stand at path so that known can be found there or below: an object '{', a list '[', or
+   the value itself '"'; 0: known lies elsewhere. */
 static char sbxi_expected(const char *known, const char *path)
 {
     size_t len = strlen(path);
@@ -246,8 +251,10 @@ static char sbxi_record_expected(const sbxi_record *r, const char *path)
     return found;
 }
 
-/* What should stand there instead of this event; NULL: it is all right, as far as can be said here. */
-static const char *sbxi_record_misfit(const sbxi_record *r, const char *path, const sbx_json_event *e)
+/* What should stand there instead of this event; NULL: it is all right, as far as can be said here.
+   */
+static const char *sbxi_record_misfit(const sbxi_record *r, const char *path,
+                                      const sbx_json_event *e)
 {
     char expected = sbxi_record_expected(r, path);
     int container = e->type == SBX_JSON_OBJECT || e->type == SBX_JSON_ARRAY;
@@ -291,8 +298,8 @@ static sbx_status sbxi_filling_pass(sbxi_filling *f, sbxi_walk *w, sbx_error *er
     return SBX_OK;
 }
 
-/* Makes one object of head_size bytes, the items, their inner items and all their texts, and fills it
-   from the body. *items points behind the head. A single object counts as one item. */
+/* Makes one object of head_size bytes, the items, their inner items and all their texts, and fills
+   it from the body. *items points behind the head. A single object counts as one item. */
 static sbx_status sbxi_decode(const sbx_client *client, const sbxi_buffer *body,
                               const sbxi_record *record, size_t head_size, void **out, char **items,
                               size_t *count, sbx_error *err)

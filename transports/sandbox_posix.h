@@ -697,8 +697,8 @@ static void sbxi_posix_close(void *state)
 static sbx_status sbxi_posix_dial(void *state, const char *host, uint16_t port, sbx_stream **out)
 {
     static const sbx_stream_methods methods = {
-        sbxi_posix_connect, sbxi_posix_read,  sbxi_posix_write,
-        NULL,               sbxi_posix_wants, sbxi_posix_close_stream,
+        sbxi_posix_connect, sbxi_posix_read,         sbxi_posix_write, NULL,
+        sbxi_posix_wants,   sbxi_posix_close_stream,
     };
     sbxi_posix_stream *s;
     int i, error;
