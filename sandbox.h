@@ -877,8 +877,9 @@ typedef enum sbx_json_type {
     SBX_JSON_ARRAY_END,  /* ] */
     SBX_JSON_KEY,        /* text, len */
     SBX_JSON_STRING,     /* text, len */
-    SBX_JSON_INTEGER,    /* integer, and number as near as a double can be */
-    SBX_JSON_NUMBER,     /* number: a fraction, an exponent, or beyond int64 */
+    SBX_JSON_INTEGER,    /* integer, exactly, and number, the nearest double; -0 is 0 and -0.0 */
+    SBX_JSON_NUMBER,     /* number: with a fraction or an exponent, or beyond int64; the nearest
+                            double, which is an infinity beyond the largest one */
     SBX_JSON_TRUE,
     SBX_JSON_FALSE,
     SBX_JSON_NULL
@@ -888,6 +889,7 @@ typedef enum sbx_json_type {
 #define SBX_JSON_DEPTH 64
 #define SBX_JSON_NUMBER_MAX 256
 
+/* What a type does not name is 0. */
 typedef struct sbx_json_event {
     sbx_json_type type;
     int depth;        /* of the value: 0 is the document; a key has the depth of its value */
@@ -920,7 +922,8 @@ typedef struct sbx_json {
    least 16 (with less, reading fails with SBX_E_ARGUMENT). A text that lies whole and without
    escapes in the data is lent from there, any other one comes in scratch. A text of up to cap bytes
    is always given in one event; a longer one may come in several, all but the last marked partial,
-   that divide no character. */
+   that divide no character. To keep a text that lies in scratch, move the members scratch and cap on
+   behind it: scratch as long as the document has room for all. */
 SBX_API void sbx_json_init(sbx_json *j, char *scratch, size_t cap);
 
 /* SBX_END: the document is complete and only white space followed. Errors: SBX_E_PROTOCOL;
@@ -942,6 +945,8 @@ typedef struct sbx_json_writer {
     sbx_status status;
 } sbx_json_writer;
 
+/* A key or text is UTF-8; sbx_json_key takes a NUL-terminated one. A number is written with the fewest
+   digits that read back as the same double, whatever the locale; NaN and infinities are refused. */
 SBX_API void sbx_json_writer_init(sbx_json_writer *w, char *out, size_t cap);
 SBX_API void sbx_json_begin_object(sbx_json_writer *w);
 SBX_API void sbx_json_end_object(sbx_json_writer *w);
@@ -951,13 +956,13 @@ SBX_API void sbx_json_key(sbx_json_writer *w, const char *name);
 SBX_API void sbx_json_key_len(sbx_json_writer *w, const char *name, size_t len);
 SBX_API void sbx_json_string(sbx_json_writer *w, const char *text, size_t len);
 SBX_API void sbx_json_integer(sbx_json_writer *w, int64_t value);
-SBX_API void sbx_json_number(sbx_json_writer *w, double value); /* shortest form that reads back */
+SBX_API void sbx_json_number(sbx_json_writer *w, double value);
 SBX_API void sbx_json_boolean(sbx_json_writer *w, int value);
 SBX_API void sbx_json_null(sbx_json_writer *w);
 
 /* SBX_OK: the document is complete and *len (may be NULL) bytes long; only min(len, cap) of them
-   were written, and no final 0. SBX_E_ARGUMENT: misuse or invalid UTF-8; SBX_E_TOO_BIG: too deep.
-   */
+   were written, and no final 0. SBX_E_ARGUMENT: misuse, invalid UTF-8, or a number that JSON does not
+   have; SBX_E_TOO_BIG: too deep. */
 SBX_API sbx_status sbx_json_writer_finish(sbx_json_writer *w, size_t *len);
 
 /* HTTP/1.1 MESSAGES (RFC 9112), one after the other on a connection. */
@@ -2852,10 +2857,8 @@ SBXI_INLINE const char *sbxi_json_give_text(sbx_json *j, int key, const char *te
 SBXI_INLINE const char *sbxi_json_short_text(sbx_json *j, const char *at, const char *end,
                                              sbx_json_event *event)
 {
-    uint64_t word, special;
+    uint64_t word = sbxi_json_load(at + 1), special = sbxi_json_special(word);
     size_t n;
-    word = sbxi_json_load(at + 1);
-    special = sbxi_json_special(word);
     if (!special || (!j->utf8_checked && (word & SBXI_JSON_EACH * 0x80)))
         return NULL;
     n = sbxi_json_before(special);
@@ -3022,8 +3025,7 @@ SBXI_INLINE void sbxi_json_copy(const char **from, char **into, const char *stop
         sbxi_json_block seen = SBXI_JSON_NONE, block;
         sbxi_json_mask mask;
         size_t n;
-        last =
-            stop - sizeof(block) - 6; /* up to here, a block and an escape behind it can be read */
+        last = stop - sizeof(block) - 6; /* from here on, a block and an escape may be too long */
         do {
             block = SBXI_JSON_LOAD(at);
             mask = SBXI_JSON_SPECIAL(block);
@@ -5254,11 +5256,9 @@ static sbx_status sbxi_multipart_data(sbx_multipart *m, const char *data, size_t
 /* A delimiter is complete: reports the end of the part before it, if there is one. */
 static sbx_status sbxi_multipart_divide(sbx_multipart *m, int state, sbx_multipart_event *event)
 {
-    int in_part = m->in_part;
     m->state = state;
-    m->in_part = 0;
     m->head_len = m->line = 0;
-    if (!in_part)
+    if (!m->in_part)
         return SBX_AGAIN;
     event->type = SBX_MULTIPART_PART_END;
     return SBX_OK;

@@ -673,10 +673,8 @@ SBXI_INLINE const char *sbxi_json_give_text(sbx_json *j, int key, const char *te
 SBXI_INLINE const char *sbxi_json_short_text(sbx_json *j, const char *at, const char *end,
                                              sbx_json_event *event)
 {
-    uint64_t word, special;
+    uint64_t word = sbxi_json_load(at + 1), special = sbxi_json_special(word);
     size_t n;
-    word = sbxi_json_load(at + 1);
-    special = sbxi_json_special(word);
     if (!special || (!j->utf8_checked && (word & SBXI_JSON_EACH * 0x80)))
         return NULL;
     n = sbxi_json_before(special);
@@ -843,8 +841,7 @@ SBXI_INLINE void sbxi_json_copy(const char **from, char **into, const char *stop
         sbxi_json_block seen = SBXI_JSON_NONE, block;
         sbxi_json_mask mask;
         size_t n;
-        last =
-            stop - sizeof(block) - 6; /* up to here, a block and an escape behind it can be read */
+        last = stop - sizeof(block) - 6; /* from here on, a block and an escape may be too long */
         do {
             block = SBXI_JSON_LOAD(at);
             mask = SBXI_JSON_SPECIAL(block);

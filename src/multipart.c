@@ -218,11 +218,9 @@ static sbx_status sbxi_multipart_data(sbx_multipart *m, const char *data, size_t
 /* A delimiter is complete: reports the end of the part before it, if there is one. */
 static sbx_status sbxi_multipart_divide(sbx_multipart *m, int state, sbx_multipart_event *event)
 {
-    int in_part = m->in_part;
     m->state = state;
-    m->in_part = 0;
     m->head_len = m->line = 0;
-    if (!in_part)
+    if (!m->in_part)
         return SBX_AGAIN;
     event->type = SBX_MULTIPART_PART_END;
     return SBX_OK;

@@ -3,9 +3,9 @@
    A test makes a world, scripts what the peers of the coming connections do, opens a client on the
    world's transport, and calls the library. Connections are streams in memory, numbered as they are
    dialled; time passes only inside the wait hook, which jumps to the next thing that is scheduled.
-   Waiting without a time limit for something that will never happen fails the test, as does spinning
-   without progress, a broken rule of the transport contract, a leak, or a block freed with the wrong
-   size. Include sandbox.h with its implementation first.
+   Waiting without a time limit for something that will never happen fails the test, as does
+   spinning without progress, a broken rule of the transport contract, a leak, or a block freed with
+   the wrong size. Include sandbox.h with its implementation first.
 
        world w;
        peer *p;
@@ -156,22 +156,22 @@ struct peer {
     int64_t dialled_at, closed_at;
 
     /* Behaviour, to be set before the library dials. */
-    sbx_status refuse;    /* what connect says instead of SBX_OK */
+    sbx_status refuse;      /* what connect says instead of SBX_OK */
     sbx_status refuse_dial; /* what dial itself says */
     sbx_status tls_refuse;  /* what the handshake says */
-    int64_t connect_ms;   /* how long connecting takes; WORLD_NEVER */
-    size_t piece;         /* bytes per read, with SBX_AGAIN after each; 0: all */
-    size_t write_max;     /* bytes per write; 0: all */
-    int every_other;      /* every other call says SBX_AGAIN first */
-    int64_t cut_at;       /* the connection breaks after so many bytes to the client; -1: never */
-    sbx_status cut_how;   /* SBX_END or SBX_E_CONNECTION */
-    int64_t take_at_most; /* writes beyond fail; -1: none do */
-    int64_t stuck_after;  /* writes beyond say SBX_AGAIN for ever; -1: never */
-    int mute;             /* pings are not answered */
-    int optional;         /* the script need not be played to its end */
-    int discard_body;     /* bodies are counted, not kept */
-    int no_key;           /* requests must come without the API key */
-    int any_headers;      /* the common header checks are left out */
+    int64_t connect_ms;     /* how long connecting takes; WORLD_NEVER */
+    size_t piece;           /* bytes per read, with SBX_AGAIN after each; 0: all */
+    size_t write_max;       /* bytes per write; 0: all */
+    int every_other;        /* every other call says SBX_AGAIN first */
+    int64_t cut_at;         /* the connection breaks after so many bytes to the client; -1: never */
+    sbx_status cut_how;     /* SBX_END or SBX_E_CONNECTION */
+    int64_t take_at_most;   /* writes beyond fail; -1: none do */
+    int64_t stuck_after;    /* writes beyond say SBX_AGAIN for ever; -1: never */
+    int mute;               /* pings are not answered */
+    int optional;           /* the script need not be played to its end */
+    int discard_body;       /* bodies are counted, not kept */
+    int no_key;             /* requests must come without the API key */
+    int any_headers;        /* the common header checks are left out */
 
     /* Bytes. */
     wtext in;  /* from the client, not parsed yet */
@@ -179,7 +179,7 @@ struct peer {
     wtext out; /* to the client */
     size_t out_at;
     int64_t delivered, taken;
-    wtext held; /* written but not flushed, in a world that buffers */
+    wtext held;        /* written but not flushed, in a world that buffers */
     sbx_status ending; /* SBX_OK, or what reads say after the last byte */
     int writes_after_end;
 
@@ -205,13 +205,20 @@ typedef struct world_stream {
     sbx_stream base;
     world *w;
     peer *p;
-    int connected, failed;
-    unsigned calls[4]; /* by kind: each has its own turn of SBX_AGAIN */
+    int connected, failed; /* 2: a write failed, and reads have not said the last yet */
+    unsigned calls[4];     /* by kind: each has its own turn of SBX_AGAIN */
     unsigned pieces;
 } world_stream;
 
-enum { WORLD_DIAL = 1, WORLD_CONNECT = 2, WORLD_IN = 4, WORLD_OUT = 8, WORLD_WAIT = 16,
-       WORLD_ENTROPY = 32, WORLD_ALL = 63 };
+enum {
+    WORLD_DIAL = 1,
+    WORLD_CONNECT = 2,
+    WORLD_IN = 4,
+    WORLD_OUT = 8,
+    WORLD_WAIT = 16,
+    WORLD_ENTROPY = 32,
+    WORLD_ALL = 63
+};
 
 typedef struct world_event {
     int64_t at;
@@ -232,8 +239,8 @@ struct world {
 
     peer *peers[WORLD_PEERS];
     int peer_count, dials, live, most_live, secures;
-    int buffering;    /* streams hold what is written until flush */
-    int two_items;    /* streams ask for two items */
+    int buffering; /* streams hold what is written until flush */
+    int two_items; /* streams ask for two items */
     uint64_t seed, to_peers, to_client;
     int reads, writes;
 
@@ -250,7 +257,8 @@ struct world {
 
     /* Allocator. */
     sbx_allocator allocator;
-    int fail_alloc, fail_from, allocs, live_blocks, failed_allocs; /* fail_from: and all later ones */
+    int fail_alloc, fail_from, allocs, live_blocks,
+        failed_allocs; /* fail_from: and all later ones */
     size_t live_bytes, most_bytes, biggest;
     int key_left; /* blocks that were freed with the key inside */
 
@@ -390,7 +398,8 @@ static inline const char *json_canon(const char *text, size_t len, wtext *out)
 }
 
 /* The text or number of a member of the outermost object, "" if it is not there. */
-static inline void json_member(const char *text, size_t len, const char *name, char *out, size_t cap)
+static inline void json_member(const char *text, size_t len, const char *name, char *out,
+                               size_t cap)
 {
     canon c;
     sbx_json_event e;
@@ -444,8 +453,8 @@ static inline void *world_resize(void *user, void *p, size_t old_size, size_t ne
         w->allocs++;
         if (new_size > w->biggest)
             w->biggest = new_size;
-        if (w->fail_alloc && (w->fail_from ? w->allocs >= w->fail_alloc
-                                           : w->allocs == w->fail_alloc)) {
+        if (w->fail_alloc &&
+            (w->fail_from ? w->allocs >= w->fail_alloc : w->allocs == w->fail_alloc)) {
             w->failed_allocs++;
             return NULL;
         }
@@ -698,8 +707,7 @@ static inline void peer_check_request(peer *p, const step *s, int whole)
     }
     for (at = 0; at < s->without.len; at += strlen(s->without.data + at) + 1)
         if (request_header(r, s->without.data + at))
-            world_fail(p->w, "%s %s has the header %s", r->method, r->target,
-                       s->without.data + at);
+            world_fail(p->w, "%s %s has the header %s", r->method, r->target, s->without.data + at);
     if (!whole)
         return;
     if (s->body_kind == 1) {
@@ -709,7 +717,8 @@ static inline void peer_check_request(peer *p, const step *s, int whole)
                        value ? value : "missing");
         world_same_json(p->w, &s->body, wtext_get(&r->body), r->body.len, "the request's body");
     } else if (s->body_kind == 2) {
-        if (r->body.len != s->body.len || memcmp(wtext_get(&r->body), wtext_get(&s->body), r->body.len))
+        if (r->body.len != s->body.len ||
+            memcmp(wtext_get(&r->body), wtext_get(&s->body), r->body.len))
             world_fail(p->w, "%s %s\n  expected %.1000s\n       got %.1000s", r->method, r->target,
                        wtext_get(&s->body), wtext_get(&r->body));
     } else if (s->body_kind == 0 && r->body_len && r->method[0] != 'P') {
@@ -1073,9 +1082,8 @@ static inline sbx_status stream_connect(sbx_stream *base)
     return SBX_OK;
 }
 
-static inline sbx_status stream_read(sbx_stream *base, void *buf, size_t cap, size_t *n)
+static inline sbx_status stream_read_now(world_stream *s, void *buf, size_t cap, size_t *n)
 {
-    world_stream *s = (world_stream *)base;
     peer *p = s->p;
     int again = stream_begin(s, 1);
     size_t len;
@@ -1113,6 +1121,15 @@ static inline sbx_status stream_read(sbx_stream *base, void *buf, size_t cap, si
         p->out_at = p->out.len = 0;
     *n = len;
     return SBX_OK;
+}
+
+static inline sbx_status stream_read(sbx_stream *base, void *buf, size_t cap, size_t *n)
+{
+    world_stream *s = (world_stream *)base;
+    sbx_status st = stream_read_now(s, buf, cap, n);
+    if (s->failed && st != SBX_OK)
+        s->failed = 1;
+    return st;
 }
 
 static inline void peer_receive(peer *p, const void *data, size_t len)
@@ -1226,8 +1243,10 @@ static const sbx_stream_methods world_buffered_methods = {
 static inline peer *world_add_peer(world *w)
 {
     peer *p = (peer *)calloc(1, sizeof(*p));
-    if (!p || w->peer_count == WORLD_PEERS)
+    if (!p)
         abort();
+    if (w->peer_count == WORLD_PEERS)
+        world_fail(w, "more than %d connections", WORLD_PEERS);
     p->w = w;
     p->number = w->peer_count;
     p->cut_at = p->take_at_most = p->stuck_after = p->until = -1;
