@@ -247,7 +247,7 @@ typedef struct sbx_error {
     int port;                  /* that the error is about; 0: none */
     int attempts;              /* how often it was tried; 0: nothing was sent */
     const char *resource_type; /* static: "sandbox", "template", "file", .. or "" */
-    const char *operation;     /* static: "run", "read", "write", "reconnect", .. or "" */
+    const char *operation;     /* static: "command", "read", "write", "reconnect" or "" */
     const char *quota_type;    /* static: "sandbox_count", "cpu", "memory", .. or "" */
     char error_type[64];       /* the service's own name of the error, or "" */
     char field[64];            /* the argument or field that was refused, or "" */
@@ -385,7 +385,8 @@ typedef struct sbx_config {
     const char *const *headers;
 
     int64_t timeout_ms;  /* 0: 10,000 for each control-plane request; SBX_NONE: no limit */
-    int max_retries;     /* 0: 3 more attempts where a repetition is safe; SBX_NONE: none */
+    int max_retries;     /* 0: 3 more attempts where a repetition is safe, after pauses of seconds;
+                            SBX_NONE: none. A Retry-After of more than a minute is not waited for */
     size_t max_body;     /* 0: 16 MiB held in memory of one response; more is SBX_E_TOO_BIG */
     size_t max_message;  /* 0: 16 MiB of one WebSocket message */
     sbx_allocator allocator; /* {0}: realloc and free */
@@ -665,7 +666,8 @@ typedef struct sbx_run_options {
     void *user;              /* first argument of on_output */
     int discard_output;      /* 1: the result holds no output, only on_output sees it */
     size_t max_output;       /* 0: 64 MiB collected in a result; more is SBX_E_TOO_BIG */
-    sbx_call call;           /* timeout_ms 0: for a command with a time limit, that limit + 30 s */
+    sbx_call call;           /* timeout_ms 0: connecting may take 120 s in all, and after it a command
+                                with a time limit that limit + 30 s */
 } sbx_run_options;
 
 /* Free with sbx_free. out and err are NUL-terminated and may hold NULs before; they are never NULL.
@@ -741,10 +743,10 @@ SBX_API void sbx_command_free(sbx_command *command);
 
 /* -------------------------------------------------------------------------------------- files */
 
-/* Supplies the bytes of a file: writes 1..cap bytes to buf and sets *n, or leaves *n at 0 at the
-   end. cap is always 16,384. Returns SBX_OK; or SBX_AGAIN if there is nothing now (the operation
-   then waits 50 ms before it asks again, or until you step it); anything else ends the call with
-   SBX_E_ABORTED. Time spent inside counts as progress. */
+/* Supplies the bytes of a file: writes 1..cap bytes to buf and sets *n, or leaves *n at 0 at the end.
+   cap is always 16,384. Returns SBX_OK (0); or SBX_AGAIN (1) if there is nothing now, and is then
+   asked again at the next step, after 50 ms at the latest, for as long as it says so; anything
+   else, such as -1, ends the call with SBX_E_ABORTED. Time spent inside counts as progress. */
 typedef int (*sbx_source_fn)(void *user, void *buf, size_t cap, size_t *n);
 
 /* Takes the next bytes of a file, in order; data is lent until you return. Non-zero ends the call
@@ -1636,7 +1638,7 @@ static void sbxi_buffer_free(sbxi_buffer *b)
 
 static char *sbxi_buffer_data(const sbxi_buffer *b)
 {
-    return b->data + b->start;
+    return b->data ? b->data + b->start : NULL;
 }
 
 static size_t sbxi_buffer_len(const sbxi_buffer *b)
@@ -6117,7 +6119,8 @@ static sbx_status sbxi_exchange_fill(sbxi_exchange *x, sbx_error *err)
             size_t n = x->data_len - x->data_at;
             if (n > SBXI_WRITE_SIZE)
                 n = SBXI_WRITE_SIZE;
-            st = sbxi_exchange_put(x, x->data + x->data_at, n);
+            if (n > 0)
+                st = sbxi_exchange_put(x, x->data + x->data_at, n);
             x->data_at += n;
             if (x->data_at == x->data_len)
                 x->part = SBXI_PART_AFTER;
@@ -6486,10 +6489,8 @@ static sbx_status sbxi_exchange_step(sbxi_exchange *x, int64_t now, sbx_error *e
     if (st == SBX_AGAIN)
         return SBX_AGAIN;
     if (st == SBX_OK || st == SBX_END) {
-        if (x->status != 101 && sbxi_exchange_refused(x, now))
-            return SBX_AGAIN;
         sbxi_exchange_complete(x, st == SBX_OK);
-        return SBX_OK;
+        return sbxi_exchange_refused(x, now) ? SBX_AGAIN : SBX_OK;
     }
     if (sbxi_exchange_failed(x, st, now)) {
         x->busy = x->state == SBXI_EXCHANGE_BEGIN;
@@ -7528,11 +7529,11 @@ static sbx_status sbxi_request_new(sbx_client *client, const sbxi_op_type *type,
                                    const char *after, const sbx_call *call, sbxi_request **out,
                                    sbx_error *err)
 {
-    sbx_op *op;
+    sbx_op *op = NULL;
     sbxi_request *r;
     sbx_status st = sbxi_op_new(client, type, call, SBX_NONE, &op, err);
     *out = NULL;
-    if (st != SBX_OK)
+    if (!op)
         return st;
     r = (sbxi_request *)op;
     sbxi_exchange_init(&r->exchange, client, method);
@@ -8537,7 +8538,7 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
     r->exchange.max_answer = run.o.max_output;
     r->action = SBXI_INSIDE;
     r->resource_type = "";
-    r->operation = "run";
+    r->operation = "command";
     r->done = sbxi_run_done;
     r->out = out;
     *op = &r->op;
@@ -8678,7 +8679,7 @@ static sbx_status sbxi_command_lost(sbx_command *c, int at_once)
         delay = 0;
     }
     err->attempts = c->failures;
-    err->operation = c->started ? "reconnect" : "run";
+    err->operation = c->started ? "reconnect" : "command";
     if (c->failures > SBXI_FAILURES || delay >= c->budget_end - now) {
         char last[300];
         sbxi_copy(last, sizeof(last), err->message, strlen(err->message));
@@ -8808,7 +8809,7 @@ static sbx_status sbxi_command_upgraded(sbx_command *c)
         return sbxi_command_to_http(c);
     if (x->status != 101) {
         sbx_status st =
-            sbxi_service_error(x, SBXI_UPGRADE, "", c->started ? "reconnect" : "run", &c->op.error);
+            sbxi_service_error(x, SBXI_UPGRADE, "", c->started ? "reconnect" : "command", &c->op.error);
         if (x->status == 500 || (x->status >= 502 && x->status <= 504))
             return sbxi_command_lost(c, 0);
         if (x->status == 404 && !c->sent)
@@ -9288,7 +9289,7 @@ static sbx_status sbxi_command_pass(sbx_command *c)
         if (st != SBX_OK)
             return st;
         if (c->exchange.status < 200 || c->exchange.status > 299)
-            return sbxi_service_error(&c->exchange, SBXI_INSIDE, "", "run", &c->op.error);
+            return sbxi_service_error(&c->exchange, SBXI_INSIDE, "", "command", &c->op.error);
         c->state = SBXI_COMMAND_EXITED;
         c->taken = 1;
         return sbxi_run_http_done(c->op.client, &c->exchange, c->out, &c->op.error);
@@ -9312,7 +9313,7 @@ static sbx_status sbxi_command_step(sbx_op *op)
         st = sbxi_command_pass(c);
         if (st != SBX_OK) {
             if (st != SBX_AGAIN && !*op->error.operation)
-                op->error.operation = "run";
+                op->error.operation = "command";
             return st;
         }
     }
@@ -9620,29 +9621,40 @@ static char *sbxi_join_trimmed(const sbx_allocator *memory, const char *a, const
     return text;
 }
 
+/* A URL that cannot be used; problem is a sentence of the URL codec. */
+static sbx_status sbxi_fail_url(sbx_error *err, const char *field, const char *from,
+                                const char *problem)
+{
+    (void)sbxi_fail(err, SBX_E_ARGUMENT, "%s%s: %s", field, from, problem);
+    if (err)
+        sbxi_copy(err->field, sizeof(err->field), field, strlen(field));
+    return SBX_E_ARGUMENT;
+}
+
 static sbx_status sbxi_client_endpoint(sbx_client *c, const char *endpoint, sbx_error *err)
 {
-    const char *problem = "", *suffix = "", *from = "endpoint";
+    const char *problem = NULL, *suffix = "", *from = "";
     sbx_url url;
     if (endpoint && sbx_url_parse(endpoint, strlen(endpoint), &url, &problem) != SBX_OK)
-        return sbxi_fail_argument(err, from, problem);
+        return sbxi_fail_url(err, "endpoint", from, problem);
     if (!endpoint) {
         suffix = SBXI_ENDPOINT_PATH;
         endpoint = SBXI_DEFAULT_ENDPOINT;
 #ifndef SBX_NO_ENV
         if (sbxi_env("LANGSMITH_ENDPOINT", "LANGCHAIN_ENDPOINT")) {
             endpoint = sbxi_env("LANGSMITH_ENDPOINT", "LANGCHAIN_ENDPOINT");
-            from = "endpoint (from LANGSMITH_ENDPOINT)";
+            from = " (from LANGSMITH_ENDPOINT or LANGCHAIN_ENDPOINT)";
         }
 #endif
     }
     c->endpoint = sbxi_join_trimmed(&c->memory, endpoint, suffix);
     if (!c->endpoint)
         return sbxi_fail_memory(err);
-    if (sbx_url_parse(c->endpoint, strlen(c->endpoint), &url, &problem) != SBX_OK)
-        return sbxi_fail_argument(err, from, problem);
-    if (url.query_len)
-        return sbxi_fail_argument(err, from, "must not have a query");
+    problem = NULL;
+    if (sbx_url_parse(c->endpoint, strlen(c->endpoint), &url, &problem) == SBX_OK && url.query_len)
+        problem = "the URL must not have a query";
+    if (problem)
+        return sbxi_fail_url(err, "endpoint", from, problem);
     c->endpoint_tls = url.tls;
     return SBX_OK;
 }
@@ -9752,9 +9764,9 @@ SBX_API sbx_status sbx_sandbox_at(sbx_client *client, const char *dataplane_url,
         return sbxi_fail_argument(err, "dataplane_url", "is required");
     size = strlen(dataplane_url) + 1;
     if (sbx_url_parse(dataplane_url, size - 1, &url, &problem) != SBX_OK)
-        return sbxi_fail_argument(err, "dataplane_url", problem);
+        return sbxi_fail_url(err, "dataplane_url", "", problem);
     if (url.query_len)
-        return sbxi_fail_argument(err, "dataplane_url", "must not have a query");
+        return sbxi_fail_url(err, "dataplane_url", "", "the URL must not have a query");
     sandbox = (sbx_sandbox *)sbxi_object(&client->memory, sizeof(*sandbox) + size);
     if (!sandbox)
         return sbxi_fail_memory(err);

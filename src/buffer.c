@@ -20,7 +20,7 @@ static void sbxi_buffer_free(sbxi_buffer *b)
 
 static char *sbxi_buffer_data(const sbxi_buffer *b)
 {
-    return b->data + b->start;
+    return b->data ? b->data + b->start : NULL;
 }
 
 static size_t sbxi_buffer_len(const sbxi_buffer *b)

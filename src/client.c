@@ -78,29 +78,40 @@ static char *sbxi_join_trimmed(const sbx_allocator *memory, const char *a, const
     return text;
 }
 
+/* A URL that cannot be used; problem is a sentence of the URL codec. */
+static sbx_status sbxi_fail_url(sbx_error *err, const char *field, const char *from,
+                                const char *problem)
+{
+    (void)sbxi_fail(err, SBX_E_ARGUMENT, "%s%s: %s", field, from, problem);
+    if (err)
+        sbxi_copy(err->field, sizeof(err->field), field, strlen(field));
+    return SBX_E_ARGUMENT;
+}
+
 static sbx_status sbxi_client_endpoint(sbx_client *c, const char *endpoint, sbx_error *err)
 {
-    const char *problem = "", *suffix = "", *from = "endpoint";
+    const char *problem = NULL, *suffix = "", *from = "";
     sbx_url url;
     if (endpoint && sbx_url_parse(endpoint, strlen(endpoint), &url, &problem) != SBX_OK)
-        return sbxi_fail_argument(err, from, problem);
+        return sbxi_fail_url(err, "endpoint", from, problem);
     if (!endpoint) {
         suffix = SBXI_ENDPOINT_PATH;
         endpoint = SBXI_DEFAULT_ENDPOINT;
 #ifndef SBX_NO_ENV
         if (sbxi_env("LANGSMITH_ENDPOINT", "LANGCHAIN_ENDPOINT")) {
             endpoint = sbxi_env("LANGSMITH_ENDPOINT", "LANGCHAIN_ENDPOINT");
-            from = "endpoint (from LANGSMITH_ENDPOINT)";
+            from = " (from LANGSMITH_ENDPOINT or LANGCHAIN_ENDPOINT)";
         }
 #endif
     }
     c->endpoint = sbxi_join_trimmed(&c->memory, endpoint, suffix);
     if (!c->endpoint)
         return sbxi_fail_memory(err);
-    if (sbx_url_parse(c->endpoint, strlen(c->endpoint), &url, &problem) != SBX_OK)
-        return sbxi_fail_argument(err, from, problem);
-    if (url.query_len)
-        return sbxi_fail_argument(err, from, "must not have a query");
+    problem = NULL;
+    if (sbx_url_parse(c->endpoint, strlen(c->endpoint), &url, &problem) == SBX_OK && url.query_len)
+        problem = "the URL must not have a query";
+    if (problem)
+        return sbxi_fail_url(err, "endpoint", from, problem);
     c->endpoint_tls = url.tls;
     return SBX_OK;
 }
@@ -210,9 +221,9 @@ SBX_API sbx_status sbx_sandbox_at(sbx_client *client, const char *dataplane_url,
         return sbxi_fail_argument(err, "dataplane_url", "is required");
     size = strlen(dataplane_url) + 1;
     if (sbx_url_parse(dataplane_url, size - 1, &url, &problem) != SBX_OK)
-        return sbxi_fail_argument(err, "dataplane_url", problem);
+        return sbxi_fail_url(err, "dataplane_url", "", problem);
     if (url.query_len)
-        return sbxi_fail_argument(err, "dataplane_url", "must not have a query");
+        return sbxi_fail_url(err, "dataplane_url", "", "the URL must not have a query");
     sandbox = (sbx_sandbox *)sbxi_object(&client->memory, sizeof(*sandbox) + size);
     if (!sandbox)
         return sbxi_fail_memory(err);

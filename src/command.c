@@ -163,7 +163,7 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
     r->exchange.max_answer = run.o.max_output;
     r->action = SBXI_INSIDE;
     r->resource_type = "";
-    r->operation = "run";
+    r->operation = "command";
     r->done = sbxi_run_done;
     r->out = out;
     *op = &r->op;
@@ -304,7 +304,7 @@ static sbx_status sbxi_command_lost(sbx_command *c, int at_once)
         delay = 0;
     }
     err->attempts = c->failures;
-    err->operation = c->started ? "reconnect" : "run";
+    err->operation = c->started ? "reconnect" : "command";
     if (c->failures > SBXI_FAILURES || delay >= c->budget_end - now) {
         char last[300];
         sbxi_copy(last, sizeof(last), err->message, strlen(err->message));
@@ -434,7 +434,7 @@ static sbx_status sbxi_command_upgraded(sbx_command *c)
         return sbxi_command_to_http(c);
     if (x->status != 101) {
         sbx_status st =
-            sbxi_service_error(x, SBXI_UPGRADE, "", c->started ? "reconnect" : "run", &c->op.error);
+            sbxi_service_error(x, SBXI_UPGRADE, "", c->started ? "reconnect" : "command", &c->op.error);
         if (x->status == 500 || (x->status >= 502 && x->status <= 504))
             return sbxi_command_lost(c, 0);
         if (x->status == 404 && !c->sent)
@@ -914,7 +914,7 @@ static sbx_status sbxi_command_pass(sbx_command *c)
         if (st != SBX_OK)
             return st;
         if (c->exchange.status < 200 || c->exchange.status > 299)
-            return sbxi_service_error(&c->exchange, SBXI_INSIDE, "", "run", &c->op.error);
+            return sbxi_service_error(&c->exchange, SBXI_INSIDE, "", "command", &c->op.error);
         c->state = SBXI_COMMAND_EXITED;
         c->taken = 1;
         return sbxi_run_http_done(c->op.client, &c->exchange, c->out, &c->op.error);
@@ -938,7 +938,7 @@ static sbx_status sbxi_command_step(sbx_op *op)
         st = sbxi_command_pass(c);
         if (st != SBX_OK) {
             if (st != SBX_AGAIN && !*op->error.operation)
-                op->error.operation = "run";
+                op->error.operation = "command";
             return st;
         }
     }

@@ -320,7 +320,8 @@ static sbx_status sbxi_exchange_fill(sbxi_exchange *x, sbx_error *err)
             size_t n = x->data_len - x->data_at;
             if (n > SBXI_WRITE_SIZE)
                 n = SBXI_WRITE_SIZE;
-            st = sbxi_exchange_put(x, x->data + x->data_at, n);
+            if (n > 0)
+                st = sbxi_exchange_put(x, x->data + x->data_at, n);
             x->data_at += n;
             if (x->data_at == x->data_len)
                 x->part = SBXI_PART_AFTER;
@@ -689,10 +690,8 @@ static sbx_status sbxi_exchange_step(sbxi_exchange *x, int64_t now, sbx_error *e
     if (st == SBX_AGAIN)
         return SBX_AGAIN;
     if (st == SBX_OK || st == SBX_END) {
-        if (x->status != 101 && sbxi_exchange_refused(x, now))
-            return SBX_AGAIN;
         sbxi_exchange_complete(x, st == SBX_OK);
-        return SBX_OK;
+        return sbxi_exchange_refused(x, now) ? SBX_AGAIN : SBX_OK;
     }
     if (sbxi_exchange_failed(x, st, now)) {
         x->busy = x->state == SBXI_EXCHANGE_BEGIN;

@@ -114,7 +114,7 @@ typedef struct sbx_error {
     int port;                  /* that the error is about; 0: none */
     int attempts;              /* how often it was tried; 0: nothing was sent */
     const char *resource_type; /* static: "sandbox", "template", "file", .. or "" */
-    const char *operation;     /* static: "run", "read", "write", "reconnect", .. or "" */
+    const char *operation;     /* static: "command", "read", "write", "reconnect" or "" */
     const char *quota_type;    /* static: "sandbox_count", "cpu", "memory", .. or "" */
     char error_type[64];       /* the service's own name of the error, or "" */
     char field[64];            /* the argument or field that was refused, or "" */
@@ -252,7 +252,8 @@ typedef struct sbx_config {
     const char *const *headers;
 
     int64_t timeout_ms;  /* 0: 10,000 for each control-plane request; SBX_NONE: no limit */
-    int max_retries;     /* 0: 3 more attempts where a repetition is safe; SBX_NONE: none */
+    int max_retries;     /* 0: 3 more attempts where a repetition is safe, after pauses of seconds;
+                            SBX_NONE: none. A Retry-After of more than a minute is not waited for */
     size_t max_body;     /* 0: 16 MiB held in memory of one response; more is SBX_E_TOO_BIG */
     size_t max_message;  /* 0: 16 MiB of one WebSocket message */
     sbx_allocator allocator; /* {0}: realloc and free */
@@ -532,7 +533,8 @@ typedef struct sbx_run_options {
     void *user;              /* first argument of on_output */
     int discard_output;      /* 1: the result holds no output, only on_output sees it */
     size_t max_output;       /* 0: 64 MiB collected in a result; more is SBX_E_TOO_BIG */
-    sbx_call call;           /* timeout_ms 0: for a command with a time limit, that limit + 30 s */
+    sbx_call call;           /* timeout_ms 0: connecting may take 120 s in all, and after it a command
+                                with a time limit that limit + 30 s */
 } sbx_run_options;
 
 /* Free with sbx_free. out and err are NUL-terminated and may hold NULs before; they are never NULL.
@@ -608,10 +610,10 @@ SBX_API void sbx_command_free(sbx_command *command);
 
 /* -------------------------------------------------------------------------------------- files */
 
-/* Supplies the bytes of a file: writes 1..cap bytes to buf and sets *n, or leaves *n at 0 at the
-   end. cap is always 16,384. Returns SBX_OK; or SBX_AGAIN if there is nothing now (the operation
-   then waits 50 ms before it asks again, or until you step it); anything else ends the call with
-   SBX_E_ABORTED. Time spent inside counts as progress. */
+/* Supplies the bytes of a file: writes 1..cap bytes to buf and sets *n, or leaves *n at 0 at the end.
+   cap is always 16,384. Returns SBX_OK (0); or SBX_AGAIN (1) if there is nothing now, and is then
+   asked again at the next step, after 50 ms at the latest, for as long as it says so; anything
+   else, such as -1, ends the call with SBX_E_ABORTED. Time spent inside counts as progress. */
 typedef int (*sbx_source_fn)(void *user, void *buf, size_t cap, size_t *n);
 
 /* Takes the next bytes of a file, in order; data is lent until you return. Non-zero ends the call

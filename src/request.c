@@ -191,11 +191,11 @@ static sbx_status sbxi_request_new(sbx_client *client, const sbxi_op_type *type,
                                    const char *after, const sbx_call *call, sbxi_request **out,
                                    sbx_error *err)
 {
-    sbx_op *op;
+    sbx_op *op = NULL;
     sbxi_request *r;
     sbx_status st = sbxi_op_new(client, type, call, SBX_NONE, &op, err);
     *out = NULL;
-    if (st != SBX_OK)
+    if (!op)
         return st;
     r = (sbxi_request *)op;
     sbxi_exchange_init(&r->exchange, client, method);

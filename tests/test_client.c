@@ -99,11 +99,11 @@ static void refuses_a_transport_without_the_required_hooks(void **state)
 static void refuses_bad_endpoints(void **state)
 {
     static const char *const bad[] = {
-        "ftp://127.0.0.1", "127.0.0.1:8080",     "http://",           "http://:80",
-        "http://h:0",      "http://h:65536",     "http://h:8o",       "http://user@h",
-        "http://h/#x",     "http://h/a b",       " http://h",         "http://h\n",
-        "http://h/\x01",   "http://h\r\nX-A: b", "http://u:p@h/v2",   "http//h",
-        "http://h/x?q=1",  "https://",           "http://[::1",       "ws://127.0.0.1",
+        "ftp://127.0.0.1", "127.0.0.1:8080",     "http://",         "http://:80",
+        "http://h:0",      "http://h:65536",     "http://h:8o",     "http://user@h",
+        "http://h/#x",     "http://h/a b",       " http://h",       "http://h\n",
+        "http://h/\x01",   "http://h\r\nX-A: b", "http://u:p@h/v2", "http//h",
+        "http://h/x?q=1",  "https://",           "http://[::1",     "ws://127.0.0.1",
     };
     size_t i;
     (void)state;
@@ -134,13 +134,26 @@ static void refuses_keys_that_break_the_header(void **state)
 }
 
 static const char *const bad_headers[] = {
-    "no colon",          ": no name",          "",
-    "Two Words: x",      "X-A: b\r\nX-C: d",   "X-A: b\nX-C: d",
-    "X-A\r\nX-C: d",     "X-A: b\r",           "X-A : b",
-    "X-A: \x01",         "X-A: \x7f",          "X\x80: a",
-    "Host: other",       "content-length: 3",  "Transfer-Encoding: chunked",
-    "CONNECTION: close", "upgrade: websocket", "Sec-WebSocket-Key: x",
-    "sec-anything: x",   "X(A): b",
+    "no colon",
+    ": no name",
+    "",
+    "Two Words: x",
+    "X-A: b\r\nX-C: d",
+    "X-A: b\nX-C: d",
+    "X-A\r\nX-C: d",
+    "X-A: b\r",
+    "X-A : b",
+    "X-A: \x01",
+    "X-A: \x7f",
+    "X\x80: a",
+    "Host: other",
+    "content-length: 3",
+    "Transfer-Encoding: chunked",
+    "CONNECTION: close",
+    "upgrade: websocket",
+    "Sec-WebSocket-Key: x",
+    "sec-anything: x",
+    "X(A): b",
 };
 
 static void refuses_bad_headers_of_a_client(void **state)
@@ -406,8 +419,12 @@ static void a_bad_endpoint_in_the_environment_is_refused(void **state)
 static void the_key_comes_from_the_environment(void **state)
 {
     static const variable_case cases[] = {
-        {WORLD_KEY, NULL, WORLD_KEY}, {WORLD_KEY, "other", WORLD_KEY}, {NULL, WORLD_KEY, WORLD_KEY},
-        {"", WORLD_KEY, WORLD_KEY},   {" \t ", WORLD_KEY, WORLD_KEY},  {NULL, NULL, NULL},
+        {WORLD_KEY, NULL, WORLD_KEY},
+        {WORLD_KEY, "other", WORLD_KEY},
+        {NULL, WORLD_KEY, WORLD_KEY},
+        {"", WORLD_KEY, WORLD_KEY},
+        {" \t ", WORLD_KEY, WORLD_KEY},
+        {NULL, NULL, NULL},
         {"", "  ", NULL},
     };
     size_t i;
@@ -483,11 +500,16 @@ static void an_extra_header_can_replace_the_key_header(void **state)
 static void the_key_never_crosses_a_network_in_clear_text(void **state)
 {
     static const char *const remote[] = {
-        "http://sandbox.example/x",     "http://localhost.example:9090/x",
-        "http://127.0.0.1.example/x",   "http://128.0.0.1/x",
-        "http://10.0.0.1:9090/x",       "http://[2001:db8::1]:9090/x",
-        "http://[::2]/x",               "http://127.example/x",
-        "http://0x7f000001.example/x",  "http://notlocalhost/x",
+        "http://sandbox.example/x",
+        "http://localhost.example:9090/x",
+        "http://127.0.0.1.example/x",
+        "http://128.0.0.1/x",
+        "http://10.0.0.1:9090/x",
+        "http://[2001:db8::1]:9090/x",
+        "http://[::2]/x",
+        "http://127.example/x",
+        "http://0x7f000001.example/x",
+        "http://notlocalhost/x",
     };
     size_t i;
     (void)state;
@@ -574,8 +596,8 @@ static void errors_never_hold_the_key_even_when_the_service_echoes_it(void **sta
     static const char *const bodies[] = {
         "{\"detail\":{\"error\":\"" WORLD_KEY "\",\"message\":\"the key " WORLD_KEY " is bad\"}}",
         "{\"detail\":\"no such key: " WORLD_KEY "\"}",
-        "{\"detail\":[{\"loc\":[\"" WORLD_KEY "\"],\"msg\":\"" WORLD_KEY
-        "\",\"type\":\"" WORLD_KEY "\"}]}",
+        "{\"detail\":[{\"loc\":[\"" WORLD_KEY "\"],\"msg\":\"" WORLD_KEY "\",\"type\":\"" WORLD_KEY
+        "\"}]}",
         "<html>" WORLD_KEY "</html>",
     };
     static const int statuses[] = {401, 422, 500};
@@ -626,9 +648,16 @@ static void no_freed_memory_holds_the_key(void **state)
 
 static void sandbox_at_checks_its_url(void **state)
 {
-    static const char *const bad[] = {"",          "x",          "http://",     "ftp://h/",
-                                      "http://h/?q=1", "http://h/#f", "http://h/a b", "ws://h/",
-                                      "http://h:0/", "http://h/\n"};
+    static const char *const bad[] = {"",
+                                      "x",
+                                      "http://",
+                                      "ftp://h/",
+                                      "http://h/?q=1",
+                                      "http://h/#f",
+                                      "http://h/a b",
+                                      "ws://h/",
+                                      "http://h:0/",
+                                      "http://h/\n"};
     world w;
     sbx_sandbox *sandbox = (sbx_sandbox *)&w;
     sbx_error err;

@@ -39,10 +39,11 @@ static void a_template_is_created_with_the_defaults(void **state)
     peer_request(p, "POST", BASE "/templates");
     peer_json(p, "{\"name\":\"python\",\"image\":\"python:3.12-slim\","
                  "\"resources\":{\"cpu\":\"500m\",\"memory\":\"512Mi\"}}");
-    peer_reply(p, 201,
-               "{\"name\":\"python\",\"image\":\"python:3.12-slim\",\"resources\":{\"cpu\":\"500m\","
-               "\"memory\":\"512Mi\",\"storage\":null},\"volume_mounts\":null,\"id\":\"t-1\","
-               "\"created_at\":\"2026-03-01T00:00:00Z\",\"updated_at\":null}");
+    peer_reply(
+        p, 201,
+        "{\"name\":\"python\",\"image\":\"python:3.12-slim\",\"resources\":{\"cpu\":\"500m\","
+        "\"memory\":\"512Mi\",\"storage\":null},\"volume_mounts\":null,\"id\":\"t-1\","
+        "\"created_at\":\"2026-03-01T00:00:00Z\",\"updated_at\":null}");
     world_open(&w);
     assert_status(&w, SBX_OK, sbx_template_create(w.client, &options, &got, &err), &err);
     assert_string_equal(got->name, "python");
@@ -75,17 +76,17 @@ static void a_template_is_created_with_everything(void **state)
     world_init(&w);
     p = world_peer(&w);
     peer_request(p, "POST", BASE "/templates");
-    peer_json(p,
-              "{\"name\":\"python\",\"image\":\"python:3.12-slim\","
-              "\"resources\":{\"cpu\":\"2\",\"memory\":\"4Gi\",\"storage\":\"10Gi\"},"
-              "\"volume_mounts\":[{\"volume_name\":\"data\",\"mount_path\":\"/data\"},"
-              "{\"volume_name\":\"more \\\"q\\\"\",\"mount_path\":\"/m\\u00fc\"}]}");
-    peer_reply(p, 200,
-               "{\"resources\":{\"storage\":\"10Gi\",\"gpu\":{\"count\":[1,2,{}]},\"memory\":\"4Gi\","
-               "\"cpu\":\"2\"},\"volume_mounts\":[{\"volume_name\":\"data\",\"mount_path\":\"/data\","
-               "\"extra\":[[]]},{\"mount_path\":\"/m\\u00fc\",\"volume_name\":\"more \\\"q\\\"\"},{}],"
-               "\"unknown\":{\"name\":\"not this\",\"resources\":{\"cpu\":\"no\"}},\"name\":\"python\","
-               "\"image\":\"x\"}");
+    peer_json(p, "{\"name\":\"python\",\"image\":\"python:3.12-slim\","
+                 "\"resources\":{\"cpu\":\"2\",\"memory\":\"4Gi\",\"storage\":\"10Gi\"},"
+                 "\"volume_mounts\":[{\"volume_name\":\"data\",\"mount_path\":\"/data\"},"
+                 "{\"volume_name\":\"more \\\"q\\\"\",\"mount_path\":\"/m\\u00fc\"}]}");
+    peer_reply(
+        p, 200,
+        "{\"resources\":{\"storage\":\"10Gi\",\"gpu\":{\"count\":[1,2,{}]},\"memory\":\"4Gi\","
+        "\"cpu\":\"2\"},\"volume_mounts\":[{\"volume_name\":\"data\",\"mount_path\":\"/data\","
+        "\"extra\":[[]]},{\"mount_path\":\"/m\\u00fc\",\"volume_name\":\"more \\\"q\\\"\"},{}],"
+        "\"unknown\":{\"name\":\"not this\",\"resources\":{\"cpu\":\"no\"}},\"name\":\"python\","
+        "\"image\":\"x\"}");
     world_open(&w);
     assert_status(&w, SBX_OK, sbx_template_create(w.client, &options, &got, &err), &err);
     assert_string_equal(got->name, "python");
@@ -228,10 +229,11 @@ static void templates_are_listed(void **state)
         peer_reply(p, 200, empty[i]);
     }
     peer_request(p, "GET", BASE "/templates");
-    peer_reply(p, 200,
-               "{\"next\":\"x\",\"templates\":[{\"name\":\"a\",\"image\":\"i\",\"volume_mounts\":"
-               "[{\"volume_name\":\"v\",\"mount_path\":\"/v\"}]},{},{\"name\":\"c\",\"volume_mounts\":"
-               "[{\"volume_name\":\"u\"},{\"volume_name\":\"w\"}]}],\"total\":3}");
+    peer_reply(
+        p, 200,
+        "{\"next\":\"x\",\"templates\":[{\"name\":\"a\",\"image\":\"i\",\"volume_mounts\":"
+        "[{\"volume_name\":\"v\",\"mount_path\":\"/v\"}]},{},{\"name\":\"c\",\"volume_mounts\":"
+        "[{\"volume_name\":\"u\"},{\"volume_name\":\"w\"}]}],\"total\":3}");
     world_open(&w);
     for (i = 0; i < 3; i++) {
         assert_status(&w, SBX_OK, sbx_template_list(w.client, NULL, &got, &err), &err);
@@ -312,11 +314,19 @@ static void things_are_deleted_whatever_the_answer_holds(void **state)
 static void names_are_encoded_so_that_they_stay_one_segment(void **state)
 {
     static const char *const names[][2] = {
-        {"plain-name_1~", "plain-name_1~"}, {"a/b", "a%2Fb"},       {".", "%2E"},
-        {"..", "%2E%2E"},                   {"../x", "%2E%2E%2Fx"}, {"%", "%25"},
-        {"%2e%2e", "%252e%252e"},           {"a b", "a%20b"},       {"a?b#c", "a%3Fb%23c"},
-        {"m\xc3\xbcll", "m%C3%BCll"},       {"'()*!", "%27%28%29%2A%21"},
-        {"a+b&c=d;e,f", "a%2Bb%26c%3Dd%3Be%2Cf"}, {"\\", "%5C"},
+        {"plain-name_1~", "plain-name_1~"},
+        {"a/b", "a%2Fb"},
+        {".", "%2E"},
+        {"..", "%2E%2E"},
+        {"../x", "%2E%2E%2Fx"},
+        {"%", "%25"},
+        {"%2e%2e", "%252e%252e"},
+        {"a b", "a%20b"},
+        {"a?b#c", "a%3Fb%23c"},
+        {"m\xc3\xbcll", "m%C3%BCll"},
+        {"'()*!", "%27%28%29%2A%21"},
+        {"a+b&c=d;e,f", "a%2Bb%26c%3Dd%3Be%2Cf"},
+        {"\\", "%5C"},
     };
     size_t i;
     (void)state;
@@ -348,8 +358,8 @@ static void names_are_encoded_so_that_they_stay_one_segment(void **state)
         peer_request(p, "GET", path[1]);
         peer_reply(p, 200, "{}");
         world_open(&w);
-        assert_status(&w, SBX_OK,
-                      sbx_template_get(w.client, names[i][0], NULL, &template, &err), &err);
+        assert_status(&w, SBX_OK, sbx_template_get(w.client, names[i][0], NULL, &template, &err),
+                      &err);
         sbx_free(template);
         assert_status(&w, SBX_OK, sbx_template_delete(w.client, names[i][0], NULL, &err), &err);
         assert_status(&w, SBX_OK, sbx_sandbox_get(w.client, names[i][0], NULL, &sandbox, &err),
@@ -389,8 +399,8 @@ static void bad_names_are_refused_before_anything_is_sent(void **state)
         assert_status(&w, SBX_E_ARGUMENT,
                       sbx_template_delete_start(w.client, names[i], NULL, &op, &err), &err);
         assert_null(op);
-        assert_status(&w, SBX_E_ARGUMENT,
-                      sbx_sandbox_get(w.client, names[i], NULL, &sandbox, &err), &err);
+        assert_status(&w, SBX_E_ARGUMENT, sbx_sandbox_get(w.client, names[i], NULL, &sandbox, &err),
+                      &err);
         assert_null(sandbox);
         assert_status(&w, SBX_E_ARGUMENT, sbx_sandbox_delete(w.client, names[i], NULL, &err), &err);
         assert_status(&w, SBX_E_ARGUMENT,
@@ -442,11 +452,12 @@ static void sandboxes_are_created_in_every_way(void **state)
         p = world_peer(&w);
         peer_request(p, "POST", BASE "/boxes");
         peer_json(p, cases[i].body);
-        peer_reply(p, 201,
-                   "{\"name\":\"box-1\",\"id\":\"b-1\",\"template_name\":\"python\","
-                   "\"dataplane_url\":\"" WORLD_DATAPLANE "\",\"status\":\"provisioning\","
-                   "\"status_message\":\"pulling\",\"created_at\":\"c\",\"updated_at\":\"u\","
-                   "\"snapshot_id\":\"s-9\",\"vcpus\":2,\"mem_bytes\":1073741824,\"stopped_at\":null}");
+        peer_reply(
+            p, 201,
+            "{\"name\":\"box-1\",\"id\":\"b-1\",\"template_name\":\"python\","
+            "\"dataplane_url\":\"" WORLD_DATAPLANE "\",\"status\":\"provisioning\","
+            "\"status_message\":\"pulling\",\"created_at\":\"c\",\"updated_at\":\"u\","
+            "\"snapshot_id\":\"s-9\",\"vcpus\":2,\"mem_bytes\":1073741824,\"stopped_at\":null}");
         world_open(&w);
         assert_status(&w, SBX_OK, sbx_sandbox_create(w.client, &cases[i].options, &got, &err),
                       &err);
@@ -570,8 +581,15 @@ static void words_for_the_status_are_known(void **state)
 static void wrong_types_in_a_sandbox_are_protocol_errors(void **state)
 {
     static const char *const bodies[] = {
-        "{\"name\":1}",   "{\"dataplane_url\":[]}", "{\"status\":{}}", "{\"id\":7}",
-        "{\"status_message\":false}", "[]",  "null",  "\"ready\"", "{\"status\":\"ready\"",
+        "{\"name\":1}",
+        "{\"dataplane_url\":[]}",
+        "{\"status\":{}}",
+        "{\"id\":7}",
+        "{\"status_message\":false}",
+        "[]",
+        "null",
+        "\"ready\"",
+        "{\"status\":\"ready\"",
     };
     size_t i;
     int k;
@@ -616,9 +634,10 @@ static void listed_sandboxes_are_handles(void **state)
     world_init(&w);
     p = world_peer(&w);
     peer_request(p, "GET", BASE "/boxes");
-    peer_reply(p, 200,
-               "{\"sandboxes\":[{\"name\":\"a\"},{\"name\":\"b\",\"dataplane_url\":\"" WORLD_DATAPLANE
-               "\",\"status\":\"stopped\"}]}");
+    peer_reply(
+        p, 200,
+        "{\"sandboxes\":[{\"name\":\"a\"},{\"name\":\"b\",\"dataplane_url\":\"" WORLD_DATAPLANE
+        "\",\"status\":\"stopped\"}]}");
     p = world_peer(&w);
     peer_request(p, "GET", "/sb-1/download?path=f");
     peer_reply(p, 200, "data");
@@ -695,8 +714,8 @@ static void waiting_polls_until_it_is_ready_and_gets_the_sandbox(void **state)
         peer_reply(p, 200, "{\"name\":\"b\",\"dataplane_url\":\"http://127.0.0.1:9/x\"}");
         world_open(&w);
         start = w.now;
-        assert_status(&w, SBX_OK,
-                      sbx_sandbox_wait(w.client, "b", i ? &options : NULL, &got, &err), &err);
+        assert_status(&w, SBX_OK, sbx_sandbox_wait(w.client, "b", i ? &options : NULL, &got, &err),
+                      &err);
         assert_int_equal(w.now - start, i == 2 ? 750 : 3000);
         assert_string_equal(got->name, "b");
         assert_int_equal(got->state, SBX_STATE_READY);
@@ -878,13 +897,23 @@ static void wrong_wait_options_are_refused(void **state)
 
 /* ---- errors ---- */
 
-enum { GET_TEMPLATE, CREATE_TEMPLATE, LIST_TEMPLATES, DELETE_TEMPLATE,
-       GET_SANDBOX, CREATE_SANDBOX, LIST_SANDBOXES, DELETE_SANDBOX, GET_STATUS, CALLS };
+enum {
+    GET_TEMPLATE,
+    CREATE_TEMPLATE,
+    LIST_TEMPLATES,
+    DELETE_TEMPLATE,
+    GET_SANDBOX,
+    CREATE_SANDBOX,
+    LIST_SANDBOXES,
+    DELETE_SANDBOX,
+    GET_STATUS,
+    CALLS
+};
 
 static const char *const call_requests[CALLS][2] = {
-    {"GET", BASE "/templates/n"}, {"POST", BASE "/templates"}, {"GET", BASE "/templates"},
-    {"DELETE", BASE "/templates/n"}, {"GET", BASE "/boxes/n"}, {"POST", BASE "/boxes"},
-    {"GET", BASE "/boxes"}, {"DELETE", BASE "/boxes/n"}, {"GET", BASE "/boxes/n/status"},
+    {"GET", BASE "/templates/n"},    {"POST", BASE "/templates"}, {"GET", BASE "/templates"},
+    {"DELETE", BASE "/templates/n"}, {"GET", BASE "/boxes/n"},    {"POST", BASE "/boxes"},
+    {"GET", BASE "/boxes"},          {"DELETE", BASE "/boxes/n"}, {"GET", BASE "/boxes/n/status"},
 };
 
 static sbx_status call_one(world *w, int which, sbx_error *err)

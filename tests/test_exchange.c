@@ -1237,8 +1237,8 @@ static void bad_answer(const char *bytes, size_t len, int closes, sbx_status fam
     start = w.now;
     st = get(&w, &err);
     if (!sbx_status_is(st, family) && !(st == SBX_E_TIMEOUT && !closes))
-        world_fail(&w, "%s instead of %s for: %.200s", sbx_status_name(st),
-                   sbx_status_name(family), bytes);
+        world_fail(&w, "%s instead of %s for: %.200s", sbx_status_name(st), sbx_status_name(family),
+                   bytes);
     assert_between(w.now - start, 0, 10000);
     assert_true(w.most_bytes < (1u << 20));
     world_done(&w);

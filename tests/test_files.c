@@ -13,13 +13,13 @@
 
 /* ---- callbacks ---- */
 
-/* A source of size bytes (byte i is i * 7 modulo 251) that misbehaves as it is told, and a sink that
-   checks that it gets the same bytes. */
+/* A source of size bytes (byte i is i * 7 modulo 251) that misbehaves as it is told, and a sink
+   that checks that it gets the same bytes. */
 typedef struct stream {
     int64_t size, at;
-    size_t most;       /* bytes per call; 0: all that fit */
-    int64_t abort_at;  /* the callback fails when so many bytes went through; -1 */
-    int64_t again_at;  /* once, the source has nothing yet; -1 */
+    size_t most;      /* bytes per call; 0: all that fit */
+    int64_t abort_at; /* the callback fails when so many bytes went through; -1 */
+    int64_t again_at; /* once, the source has nothing yet; -1 */
     int calls, lie;
     int64_t last_done, last_total;
     int progress_calls, progress_abort;
@@ -144,12 +144,11 @@ static void check_upload(peer *p, const void *data, size_t len)
              "Content-Type: application/octet-stream\r\n\r\n",
              boundary);
     snprintf(tail, sizeof(tail), "\r\n--%s--\r\n", boundary);
-    if (body_len != strlen(head) + len + strlen(tail) ||
-        memcmp(body, head, strlen(head)) != 0 ||
+    if (body_len != strlen(head) + len + strlen(tail) || memcmp(body, head, strlen(head)) != 0 ||
         (len && memcmp(body + strlen(head), data, len) != 0) ||
         memcmp(body + strlen(head) + len, tail, strlen(tail)) != 0)
-        world_fail(p->w, "expected %s<%lu bytes>%s\n     got %.2000s", head, (unsigned long)len, tail,
-                   body);
+        world_fail(p->w, "expected %s<%lu bytes>%s\n     got %.2000s", head, (unsigned long)len,
+                   tail, body);
 }
 
 static void writing_sends_one_part_with_its_length(void **state)
@@ -171,10 +170,9 @@ static void writing_sends_one_part_with_its_length(void **state)
         peer_reply(p, 200, "{}");
         world_open(&w);
         sandbox = world_sandbox(&w);
-        assert_status(&w, SBX_OK,
-                      sbx_write(sandbox, FILE_PATH, lengths[i] ? data : NULL, lengths[i], NULL,
-                                &err),
-                      &err);
+        assert_status(
+            &w, SBX_OK,
+            sbx_write(sandbox, FILE_PATH, lengths[i] ? data : NULL, lengths[i], NULL, &err), &err);
         check_upload(p, data, lengths[i]);
         assert_string_equal(p->host, "127.0.0.1");
         assert_int_equal(p->port, 9090);
@@ -277,8 +275,8 @@ static void wrong_arguments_are_refused_without_traffic(void **state)
     assert_string_equal(err.field, "data");
     assert_status(&w, SBX_E_ARGUMENT, sbx_write_from(sandbox, "f", NULL, 1, &options, &err), &err);
     assert_string_equal(err.field, "source");
-    assert_status(&w, SBX_E_ARGUMENT,
-                  sbx_write_from(sandbox, "f", read_source, -2, &options, &err), &err);
+    assert_status(&w, SBX_E_ARGUMENT, sbx_write_from(sandbox, "f", read_source, -2, &options, &err),
+                  &err);
     assert_string_equal(err.field, "size");
     assert_status(&w, SBX_E_ARGUMENT, sbx_read_to(sandbox, "f", NULL, &options, &err), &err);
     assert_string_equal(err.field, "sink");
@@ -397,8 +395,8 @@ static void a_chunked_upload_holds_the_same_bytes(void **state)
 
 static void a_source_of_the_wrong_size_fails_the_call(void **state)
 {
-    static const int64_t cases[][2] = {
-        {0, 1}, {1, 0}, {999, 1000}, {1000, 999}, {100000, 100001}, {100001, 100000}};
+    static const int64_t cases[][2] = {{0, 1},      {1, 0},           {999, 1000},
+                                       {1000, 999}, {100000, 100001}, {100001, 100000}};
     size_t i;
     (void)state;
     for (i = 0; i < COUNT(cases); i++) {
@@ -467,8 +465,8 @@ static void a_source_that_fails_ends_the_call(void **state)
             world_open(&w);
             sandbox = world_sandbox(&w);
             assert_status(&w, SBX_E_ABORTED,
-                          sbx_write_from(sandbox, FILE_PATH, read_source,
-                                         known ? 100000 : SBX_NONE, &options, &err),
+                          sbx_write_from(sandbox, FILE_PATH, read_source, known ? 100000 : SBX_NONE,
+                                         &options, &err),
                           &err);
             assert_int_equal(p->request.done, 0);
             assert_int_equal(w.live, 0);
@@ -799,9 +797,8 @@ static void errors_are_what_the_table_of_the_protocol_says(void **state)
     for (i = 0; i < COUNT(error_cases); i++) {
         for (writes = 0; writes < 2; writes++) {
             const error_case *c = &error_cases[i];
-            const char *operation = c->operation && c->operation[0] == '='
-                                        ? (writes ? "write" : "read")
-                                        : c->operation;
+            const char *operation =
+                c->operation && c->operation[0] == '=' ? (writes ? "write" : "read") : c->operation;
             world w;
             sbx_error err;
             sbx_sandbox *sandbox;
@@ -822,11 +819,11 @@ static void errors_are_what_the_table_of_the_protocol_says(void **state)
                                             : st != c->status) ||
                 (operation && strcmp(err.operation, operation) != 0) ||
                 (c->resource && strcmp(err.resource_type, c->resource) != 0) ||
-                (c->type && strcmp(err.error_type, c->type) != 0) ||
-                err.http_status != c->http || !strstr(err.message, "the reason"))
+                (c->type && strcmp(err.error_type, c->type) != 0) || err.http_status != c->http ||
+                !strstr(err.message, "the reason"))
                 world_fail(&w, "%d %s\n  got %s, operation '%s', resource '%s', type '%s': %s",
-                           c->http, c->body, sbx_status_name(st), err.operation,
-                           err.resource_type, err.error_type, err.message);
+                           c->http, c->body, sbx_status_name(st), err.operation, err.resource_type,
+                           err.error_type, err.message);
             sbx_free(sandbox);
             world_done(&w);
         }
@@ -1170,7 +1167,8 @@ static void files_need_a_sandbox_that_is_ready(void **state)
          SBX_E_NOT_READY},
         {"{\"name\":\"b\",\"status\":\"ready\"}", SBX_E_NO_DATAPLANE},
         {"{\"name\":\"b\",\"dataplane_url\":\"\"}", SBX_E_NO_DATAPLANE},
-        {"{\"name\":\"b\",\"status\":\"stopped\",\"dataplane_url\":\"" WORLD_DATAPLANE "\"}", SBX_OK},
+        {"{\"name\":\"b\",\"status\":\"stopped\",\"dataplane_url\":\"" WORLD_DATAPLANE "\"}",
+         SBX_OK},
         {"{\"name\":\"b\",\"status\":\"odd\",\"dataplane_url\":\"" WORLD_DATAPLANE "/\"}", SBX_OK},
     };
     size_t i;
@@ -1208,8 +1206,9 @@ static void files_need_a_sandbox_that_is_ready(void **state)
 
 static void a_bad_dataplane_url_of_the_service_is_an_error_without_traffic(void **state)
 {
-    static const char *const urls[] = {"ftp://127.0.0.1/", "127.0.0.1", "http://h\\r\\nX-Evil: 1/",
-                                       "http://", "http://h:99999/", "http://h/a b", "http://h/?a"};
+    static const char *const urls[] = {
+        "ftp://127.0.0.1/", "127.0.0.1",  "http://h\\r\\nX-Evil: 1/", "http://", "http://h:99999/",
+        "http://h/a b",     "http://h/?a"};
     size_t i;
     (void)state;
     for (i = 0; i < COUNT(urls); i++) {
