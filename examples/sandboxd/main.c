@@ -1,0 +1,158 @@
+/* Options. */
+#include "sandboxd.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char usage[] =
+    "usage: sandboxd [options]\n"
+    "\n"
+    "A local server of the LangSmith Sandbox protocol. It runs commands in isolation, by Linux\n"
+    "namespaces and bubblewrap, and listens on 127.0.0.1 only. The first line that it prints says\n"
+    "where:\n"
+    "\n"
+    "    listening on http://127.0.0.1:PORT\n"
+    "\n"
+    "  --port PORT        listen there; 0, the default, is any free port\n"
+    "  --data DIR         keep all state in DIR; without it, in a temporary directory that is "
+    "removed\n"
+    "                     at the end\n"
+    "  --api-key KEY      refuse requests without this key in X-Api-Key. Other users of the "
+    "machine\n"
+    "                     may see the options of a program: SANDBOXD_API_KEY in the environment "
+    "is\n"
+    "                     better. Without a key, every one is accepted\n"
+    "  --image NAME=DIR   templates with the image NAME get the directory DIR as their root; may "
+    "be\n"
+    "                     given several times. Without any, every image is the host's own system\n"
+    "                     directories, read-only\n"
+    "  --no-isolation     run commands as plain processes of this user, who can do what you can "
+    "do\n"
+    "  --help, --version\n"
+    "\n"
+    "It ends on SIGINT, SIGTERM and SIGHUP, and everything that it started ends with it.\n";
+
+enum { OPT_PORT = 256, OPT_DATA, OPT_KEY, OPT_IMAGE, OPT_NO_ISOLATION, OPT_HELP, OPT_VERSION };
+
+static const struct option options[] = {
+    {"port", required_argument, NULL, OPT_PORT},
+    {"data", required_argument, NULL, OPT_DATA},
+    {"api-key", required_argument, NULL, OPT_KEY},
+    {"image", required_argument, NULL, OPT_IMAGE},
+    {"no-isolation", no_argument, NULL, OPT_NO_ISOLATION},
+    {"help", no_argument, NULL, OPT_HELP},
+    {"version", no_argument, NULL, OPT_VERSION},
+    {NULL, 0, NULL, 0},
+};
+
+static int take_port(sd_control *control, const char *text)
+{
+    char *end;
+    long port;
+    errno = 0;
+    port = strtol(text, &end, 10);
+    if (errno || end == text || *end || port < 0 || port > 65535) {
+        sd_log("--port is a number from 0 to 65535, not %s", text);
+        return -1;
+    }
+    control->port = (int)port;
+    return 0;
+}
+
+static int take_image(sd_control *control, const char *text)
+{
+    const char *equals = strchr(text, '=');
+    char *directory = equals && equals > text ? realpath(equals + 1, NULL) : NULL;
+    struct stat st;
+    if (!directory || stat(directory, &st) < 0 || !S_ISDIR(st.st_mode)) {
+        sd_log("--image is NAME=DIR with a directory, not %s", text);
+        free(directory);
+        return -1;
+    }
+    control->images =
+        (sd_image *)sd_grow(control->images, (control->image_count + 1) * sizeof(sd_image));
+    control->images[control->image_count].name = sd_copy(text, (size_t)(equals - text));
+    control->images[control->image_count++].directory = directory;
+    return 0;
+}
+
+static int take_key(sd_control *control, const char *text)
+{
+    if (!*text) {
+        sd_log("the API key is empty");
+        return -1;
+    }
+    sd_key_set(&control->key, text);
+    return 0;
+}
+
+/* -1: go on; else the exit status. */
+static int take_options(sd_control *control, int argc, char **argv)
+{
+    const char *key = getenv("SANDBOXD_API_KEY");
+    int option, problem = key && *key ? take_key(control, key) : 0;
+    unsetenv("SANDBOXD_API_KEY");
+    while (problem == 0 && (option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (option) {
+        case OPT_PORT:
+            problem = take_port(control, optarg);
+            break;
+        case OPT_DATA:
+            control->data = optarg;
+            break;
+        case OPT_KEY:
+            problem = take_key(control, optarg);
+            memset(optarg, '*', strlen(optarg)); /* what ps shows from now on */
+            break;
+        case OPT_IMAGE:
+            problem = take_image(control, optarg);
+            break;
+        case OPT_NO_ISOLATION:
+            control->isolation.none = 1;
+            break;
+        case OPT_HELP:
+            fputs(usage, stdout);
+            return 0;
+        case OPT_VERSION:
+            puts("sandboxd " SBX_VERSION);
+            return 0;
+        default:
+            problem = -1;
+        }
+    }
+    if (problem == 0 && optind < argc) {
+        sd_log("%s is not an option", argv[optind]);
+        problem = -1;
+    }
+    if (problem == 0 && control->data && !*control->data) {
+        sd_log("--data is a directory");
+        problem = -1;
+    }
+    if (problem < 0)
+        fprintf(stderr, "sandboxd --help says more\n");
+    return problem < 0 ? 2 : -1;
+}
+
+int main(int argc, char **argv)
+{
+    static sd_control control;
+    size_t i;
+    int status;
+    if (argc == 2 && strcmp(argv[1], "--agent") == 0)
+        return sd_agent_main();
+    status = take_options(&control, argc, argv);
+    if (status < 0)
+        status = sd_control_run(&control);
+    for (i = 0; i < control.image_count; i++) {
+        free(control.images[i].name);
+        free(control.images[i].directory);
+    }
+    free(control.images);
+    free(control.isolation.bwrap);
+    free(control.isolation.self);
+    return status;
+}

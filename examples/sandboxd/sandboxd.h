@@ -1,0 +1,593 @@
+/* sandboxd: a local server of the LangSmith Sandbox protocol, with real isolation, for Linux.
+
+   One program in two roles. The control process (main.c, control.c, templates.c, boxes.c) answers
+   the control plane. For each sandbox it starts itself once more as the agent (sandbox.c, agent.c),
+   by bubblewrap in namespaces of its own; the agent answers the data plane there, on a socket that
+   the control process opened before. The map, from the ground up:
+
+     codecs.c      the codecs of sandbox.h, compiled once
+     util.c        random names, times, text, messages to the operator
+     key.c         the API key, known by its hash only
+     tree.c        whole directories: making and removing
+     json.c        JSON documents in memory
+     ring.c        the output of a command that can still be read, as clean UTF-8
+     server.c      HTTP connections
+     reply.c       whole answers, errors and their shapes
+     websocket.c   WebSocket connections
+     files.c       data plane: upload and download
+     spawn.c       data plane: starting a process
+     command.c     data plane: the life of a command, its streams and time limits
+     execute.c     data plane: one command over HTTP
+     session.c     data plane: one client of a command over WebSocket
+     agent.c       the data plane of one sandbox
+     root.c        what a sandbox sees: its root directory
+     sandbox.c     the process of one sandbox: started by bubblewrap, watched, ended
+     boxes.c       control plane: sandboxes
+     templates.c   control plane: templates
+     control.c     control plane: its server, its end
+     main.c        options
+
+   Everything runs on one libuv loop per process. Times are milliseconds. */
+#ifndef SANDBOXD_H
+#define SANDBOXD_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include "sandbox.h"
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+#include <uv.h>
+
+#define SD_COUNT(array) (sizeof(array) / sizeof(*(array)))
+#define SD_OWNER(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+
+/* ---- limits ---- */
+
+#define SD_MAX_CONNECTIONS 1024        /* of one process; more are closed at once */
+#define SD_MAX_JSON_BODY (1u << 20)    /* of a request; more is 413 */
+#define SD_MAX_JSON_VALUES 10000       /* in one document */
+#define SD_MAX_MESSAGE (8u << 20)      /* of a WebSocket */
+#define SD_MAX_STDIN (1u << 20)        /* waiting for a command to read it */
+#define SD_MAX_HTTP_OUTPUT (8u << 20)  /* of each stream of a command over HTTP */
+#define SD_MAX_COMMANDS 1024           /* of a sandbox, running or remembered */
+#define SD_MAX_REMEMBERED (128u << 20) /* bytes of output of ended commands */
+#define SD_MAX_SANDBOXES 256
+#define SD_MAX_TEMPLATES 1024
+#define SD_MAX_NAME 1024 /* bytes of a name */
+#define SD_MAX_COMMAND_ID 128
+#define SD_RING_SIZE (1u << 20) /* of output, for each stream of a command */
+#define SD_CHUNK 65536u         /* bytes of output in one message, and of one read */
+#define SD_QUEUE (512u << 10)   /* bytes that wait for a slow client */
+
+/* ---- util.c ---- */
+
+/* Prints a line to stderr. */
+void sd_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* malloc that ends the process when there is no memory left, with a message. Sizes given to it are
+   bounded by the limits above, so this is the machine's state, not a client's doing. Never NULL. */
+void *sd_alloc(size_t size);
+void *sd_grow(void *p, size_t size);
+char *sd_copy(const char *text, size_t len); /* with a final 0 */
+char *sd_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+void sd_random(void *out, size_t len);
+void sd_hex(char *out, const unsigned char *bytes, size_t len); /* 2 * len characters and a 0 */
+void sd_uuid(char out[37]);
+void sd_timestamp(char out[32]); /* now, by ISO 8601 in UTC */
+
+/* ---- key.c ---- */
+
+/* Only the SHA-256 of the key is kept. */
+typedef struct sd_key {
+    int required;
+    unsigned char hash[32];
+} sd_key;
+
+void sd_key_set(sd_key *key, const char *text);
+/* Takes the same time whether or not text is the key. */
+int sd_key_matches(const sd_key *key, const char *text, size_t len);
+
+/* ---- tree.c ---- */
+
+/* Makes the directory and its parents. 0, or -1 with errno. */
+int sd_make_directories(const char *path, mode_t mode);
+/* Makes the parents of a file. */
+int sd_make_parents(const char *path, mode_t mode);
+/* Removes a directory with all that is in it, whatever its modes and depth are; follows no
+   links. */
+int sd_remove_tree(const char *path);
+/* Writes a small file. */
+int sd_write_file(const char *path, const char *text);
+
+/* ---- json.c ---- */
+
+typedef struct sd_json sd_json;
+struct sd_json {
+    sbx_json_type type; /* SBX_JSON_OBJECT, _ARRAY or that of a value */
+    const char *name;   /* in an object; NULL elsewhere */
+    const char *text;   /* of a string, with a final 0 */
+    size_t name_len, len;
+    int64_t integer;
+    double number;
+    sd_json *child, *next;
+};
+typedef struct sd_document sd_document;
+
+/* NULL: the text is not one JSON document, or has too many values; *problem says why. */
+sd_document *sd_json_parse(const char *text, size_t len, const char **problem);
+void sd_json_free(sd_document *document); /* NULL is fine */
+const sd_json *sd_json_root(const sd_document *document);
+
+/* The last member of that name; NULL: there is none, it is null, or object is none. */
+const sd_json *sd_json_get(const sd_json *object, const char *name);
+
+/* ---- ring.c ---- */
+
+/* The last SD_RING_SIZE bytes of a stream, by their offset in it. The same memory is mapped twice,
+   one after the other, so that what is there always lies in one piece. */
+typedef struct sd_ring {
+    char *base; /* NULL: nothing was written yet */
+    uint64_t start, end;
+} sd_ring;
+
+/* 0, or -1 when there is no memory. */
+int sd_ring_init(sd_ring *ring);
+void sd_ring_free(sd_ring *ring);
+/* Appends text, len <= SD_RING_SIZE; the oldest characters make room. */
+void sd_ring_write(sd_ring *ring, const char *text, size_t len);
+/* What is there from offset on, at most max (>= 4) bytes, whole characters. Moves *offset to where
+   it really starts: the oldest byte, or the start of a character. */
+size_t sd_ring_read(const sd_ring *ring, uint64_t *offset, size_t max, const char **text);
+
+/* Turns len bytes into valid UTF-8: each maximal part that is wrong becomes U+FFFD. Writes at most
+   3 * len bytes to out. Returns how many, and in *left how many bytes at the end, 0..3, may become
+   a character when more bytes come; last is 1 if none do. */
+size_t sd_clean(char *out, const char *in, size_t len, int last, size_t *left);
+/* A copy of text as valid UTF-8, for messages that quote what came from outside. */
+char *sd_quotable(const char *text);
+
+/* ---- server.c ---- */
+
+typedef struct sd_conn sd_conn;
+typedef struct sd_server sd_server;
+
+/* How a route takes the request's body. */
+typedef enum sd_body {
+    SD_BODY_NONE,  /* ignored; handle is called when the request is complete */
+    SD_BODY_JSON,  /* handle is called when it is complete, with conn->json */
+    SD_BODY_STREAM /* handle is called before it, and then conn->on_body and on_body_end */
+} sd_body;
+
+typedef struct sd_route {
+    const char *method; /* GET also answers HEAD */
+    const char *path;   /* "/boxes/{}": {} stands for one segment, to be found by sd_segment */
+    sd_body body;
+    void (*handle)(sd_conn *conn);
+} sd_route;
+
+struct sd_server {
+    uv_loop_t *loop;
+    void *user;
+    const char *const *prefixes; /* of all paths, ended by NULL */
+    const sd_route *routes;
+    size_t route_count;
+    const sd_key *key;
+    /* The rest is the server's own. */
+    uv_tcp_t listener;
+    sd_conn *connections;
+    int count;
+};
+
+/* The headers that are kept. */
+typedef enum sd_header {
+    SD_CONTENT_TYPE,
+    SD_EXPECT,
+    SD_CONNECTION,
+    SD_UPGRADE,
+    SD_WS_KEY,
+    SD_WS_VERSION,
+    SD_ORIGIN,
+    SD_HOST,
+    SD_HEADERS
+} sd_header;
+
+#define SD_SEGMENTS 8
+
+struct sd_conn {
+    sd_server *server;
+    /* The request. */
+    char method[16];
+    char *target;                /* path and query, as they came */
+    char *segments[SD_SEGMENTS]; /* of the path behind the prefix, decoded */
+    size_t segment_count;
+    char *headers[SD_HEADERS]; /* NULL: not there */
+    int64_t content_length;
+    const sd_route *route;
+    const sd_json *json; /* the body; NULL: empty */
+
+    /* For the handler. All are NULL at first. release is called once, when the exchange is over or
+       the connection lost, and not from within sd_send. */
+    void *user;
+    void (*on_body)(sd_conn *conn, const char *data, size_t len);
+    void (*on_body_end)(sd_conn *conn);
+    void (*on_drain)(sd_conn *conn); /* nothing waits to be sent any more */
+    void (*on_eof)(sd_conn *conn);   /* the client will send nothing more */
+    void (*release)(sd_conn *conn);
+
+    /* The server's own. */
+    sd_conn *next, *previous;
+    uv_tcp_t tcp;
+    uv_timer_t timer;
+    sbx_http1 http;
+    int minor_version, state, close_after, responded, no_body, chunked, body_done, eof;
+    int feeding, closing, lost, handles, reading, authorized, head_begun;
+    char *body;
+    size_t body_len, body_cap;
+    sd_document *document;
+    char *saved; /* came before the last exchange was over */
+    size_t saved_len;
+    char *queue; /* to be sent when what is being sent has gone */
+    size_t queue_len, queue_cap, sending, burst;
+    void (*on_input)(sd_conn *conn, char *data, size_t len); /* after an upgrade */
+    char scratch[16384];
+};
+
+/* Opens 127.0.0.1:port (0: any free one); -1 with errno. Closed on exec. */
+int sd_listen(int port, int *actual);
+/* Serves on a listening socket, which it owns. 0 or a libuv error. */
+int sd_serve(sd_server *server, int socket);
+/* Closes the listener and all connections. */
+void sd_server_close(sd_server *server);
+
+/* The part of the path that stands for the n-th {} of the route. */
+const char *sd_segment(const sd_conn *conn, size_t n);
+/* A parameter of the query, to be freed; NULL: there is none, or it cannot be decoded. */
+char *sd_query(const sd_conn *conn, const char *name);
+
+/* Starts an answer. length is that of the body, SBX_NONE: not known, it is chunked. headers is NULL
+   or whole lines. The body follows by sd_send_body, then comes sd_reply_end. */
+void sd_reply_start(sd_conn *conn, int status, const char *type, const char *headers,
+                    int64_t length);
+void sd_send_body(sd_conn *conn, const char *data, size_t len);
+void sd_reply_end(sd_conn *conn);
+
+/* Sends what it can at once; the rest waits in memory. How much waits, sd_pending tells. */
+void sd_send(sd_conn *conn, const uv_buf_t *parts, unsigned count);
+size_t sd_pending(const sd_conn *conn);
+/* 1: nothing can be sent any more, and the connection will end by itself. */
+int sd_lost(const sd_conn *conn);
+/* Stops or goes on reading from the client. */
+void sd_pause(sd_conn *conn, int pause);
+
+/* Leaves HTTP after an answer of 101: what comes goes to on_input. The end of the client's
+   direction is told by on_eof, that of the connection by release. */
+void sd_upgrade(sd_conn *conn, void (*on_input)(sd_conn *conn, char *data, size_t len));
+/* Closes in good order: sends what waits, then the end, then waits for the client to close too. */
+void sd_finish(sd_conn *conn);
+/* Closes at once. conn is freed later. */
+void sd_drop(sd_conn *conn);
+
+/* ---- reply.c ---- */
+
+/* A whole answer with a body; NULL: none. */
+void sd_reply(sd_conn *conn, int status, const char *type, const char *headers, const char *body,
+              size_t len);
+/* The same with a JSON document that write writes. */
+void sd_reply_json(sd_conn *conn, int status, void (*write)(sbx_json_writer *w, const void *arg),
+                   const void *arg);
+/* {"detail": {"error": type, "message": ..}} */
+void sd_error(sd_conn *conn, int status, const char *type, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* What is wrong with a request's fields, for an answer of 422. */
+typedef struct sd_problem {
+    const char *path[3]; /* below "body" or "query" */
+    const char *message;
+} sd_problem;
+typedef struct sd_problems {
+    const char *where; /* NULL: "body" */
+    sd_problem items[8];
+    size_t count;
+} sd_problems;
+
+/* Notes that a field is wrong; message is kept by reference. Beyond eight it does nothing. */
+void sd_problem_add(sd_problems *problems, const char *field, const char *inner,
+                    const char *message);
+/* {"detail": [{"loc": [..], "msg": .., "type": "value_error"}, ..]}; 0 if there are none. */
+int sd_reply_problems(sd_conn *conn, const sd_problems *problems);
+
+/* Fields of a request; what is wrong is noted. The first gives NULL, the others fallback for a
+   field that is not there or null. */
+const char *sd_field_string(const sd_json *object, const char *name, sd_problems *problems);
+const char *sd_field_name(const sd_json *object, const char *name, int required,
+                          sd_problems *problems);
+int sd_field_boolean(const sd_json *object, const char *name, int fallback, sd_problems *problems);
+double sd_field_number(const sd_json *object, const char *name, double fallback, double least,
+                       double most, sd_problems *problems);
+
+/* ---- websocket.c ---- */
+
+typedef struct sd_ws {
+    sd_conn *conn;
+    void *user;
+    void (*on_message)(struct sd_ws *ws, const char *data, size_t len);
+    void (*on_drain)(struct sd_ws *ws); /* more can be sent */
+    void (*on_gone)(
+        struct sd_ws *ws); /* called once, from within sd_ws_close too; ws is then over */
+    /* Its own. */
+    sbx_ws codec;
+    char *message;
+    size_t len, cap;
+    int closing, pong_due;
+    size_t pong_len;
+    char pong[125];
+} sd_ws;
+
+/* Answers an upgrade: NULL if it was refused, which the client has been told. */
+sd_ws *sd_ws_accept(sd_conn *conn);
+void sd_ws_send(sd_ws *ws, const char *text, size_t len);
+/* Sends a close frame and ends the connection in good order. */
+void sd_ws_close(sd_ws *ws, int code, const char *reason);
+
+/* ---- agent.c ---- */
+
+typedef struct sd_command sd_command;
+
+typedef struct sd_agent {
+    uv_loop_t *loop;
+    const char *home; /* relative paths start here */
+    int isolated;
+    sd_server server;
+    sd_key key;
+    sd_command *commands;
+    size_t command_count;
+    char *expired[256]; /* ids of commands that were forgotten, the last ones */
+    size_t expired_next;
+    uint64_t file_limit; /* RLIMIT_NOFILE for commands */
+} sd_agent;
+
+/* The file descriptors that the agent inherits. */
+enum { SD_FD_LISTEN = 3, SD_FD_CHANNEL = 4 };
+
+/* What a sandbox's process runs; returns the exit status. */
+int sd_agent_main(void);
+
+static inline sd_agent *sd_conn_agent(const sd_conn *conn)
+{
+    return (sd_agent *)conn->server->user;
+}
+
+/* ---- files.c ---- */
+
+void sd_handle_upload(sd_conn *conn);
+void sd_handle_download(sd_conn *conn);
+
+/* ---- spawn.c ---- */
+
+typedef struct sd_spawn {
+    const char *command, *shell, *cwd, *home;
+    const sd_json *env;  /* an object of strings, or NULL */
+    uint64_t file_limit; /* RLIMIT_NOFILE */
+    int input;           /* 1: a pipe for stdin, 0: /dev/null */
+    int die_with_us;     /* 1: killed when this process ends */
+    /* The result; descriptors are non-blocking, -1: none. */
+    pid_t pid; /* also the process group and the session */
+    int fds[3];
+} sd_spawn;
+
+/* Starts shell -c command. NULL, or why that failed, to be freed. */
+char *sd_spawn_run(sd_spawn *spawn);
+
+/* ---- command.c ---- */
+
+enum { SD_STDOUT = 0, SD_STDERR = 1 };
+
+typedef struct sd_command_options {
+    const char *command, *shell, *cwd;
+    const char *id;     /* NULL: one is made */
+    const sd_json *env; /* an object of strings, or NULL */
+    int64_t timeout_ms; /* 0: none */
+    int64_t idle_ms;    /* SBX_NONE: never */
+    int64_t ttl_ms;     /* SBX_NONE: for ever */
+    int kill_on_disconnect, close_stdin;
+} sd_command_options;
+
+/* Something that reads a command's output. */
+typedef struct sd_reader sd_reader;
+struct sd_reader {
+    void (*on_output)(sd_reader *reader); /* there is more, or the command is done */
+    void (*on_room)(sd_reader *reader);   /* the command has read from its input; or NULL */
+    sd_command *command;                  /* NULL: not attached */
+    uint64_t at[2];                       /* how much of each stream it has read */
+    sd_reader *next;
+};
+
+typedef struct sd_stream sd_stream;
+struct sd_command {
+    sd_agent *agent;
+    char *id;
+    pid_t pid;
+    int exited;             /* the shell has ended */
+    int done;               /* and all its output is in the rings */
+    int exit_code;          /* valid once done */
+    const char *error_type; /* valid once done; NULL: it ended by itself, with exit_code */
+    char *error;
+    /* Its own. */
+    sd_ring rings[2];
+    sd_stream *streams[2]; /* NULL: at its end */
+    sd_reader *readers;
+    uv_pipe_t *input; /* NULL: closed */
+    int input_ending;
+    int64_t timeout_ms, idle_ms, ttl_ms;
+    int kill_on_disconnect, grace_over, forgotten;
+    uv_timer_t limit; /* how long it may run; then how long its children may go on writing */
+    uv_timer_t idle;  /* how long it may run without a client; then how long it is remembered */
+    int handles;
+    sd_command *next; /* an older one */
+};
+
+/* Reads the fields of a command, over HTTP or WebSocket; what is wrong is noted. The time limit is
+   called timeout_seconds by some clients, and by old ones timeout everywhere. */
+void sd_command_fields(const sd_json *json, sd_command_options *options, sd_problems *problems);
+
+/* Starts a command. NULL: *error says why, to be freed. */
+sd_command *sd_command_start(sd_agent *agent, const sd_command_options *options, char **error);
+sd_command *sd_command_find(const sd_agent *agent, const char *id);
+/* 1 if there was such a command, and its time is over. */
+int sd_command_expired(const sd_agent *agent, const char *id);
+/* A child of the agent has ended. */
+void sd_command_reaped(sd_agent *agent, pid_t pid, int wait_status);
+
+/* From now on the reader is told when there is something to read from at on. */
+void sd_command_attach(sd_command *command, sd_reader *reader);
+/* Also when it is not attached. */
+void sd_command_detach(sd_reader *reader);
+/* What the reader has not read yet, at most SD_CHUNK bytes, whole characters; corrects reader->at
+   to where that starts. */
+size_t sd_command_read(sd_reader *reader, int stream, const char **text);
+/* The reader has read so much. */
+void sd_command_took(sd_reader *reader, int stream, size_t len);
+/* 1 when the command is done and the reader has read all. */
+int sd_command_over(const sd_reader *reader);
+
+void sd_command_kill(sd_command *command);
+/* Returns how many bytes now wait for the command to read them. */
+size_t sd_command_input(sd_command *command, const char *data, size_t len);
+size_t sd_command_input_waiting(const sd_command *command);
+void sd_command_close_input(sd_command *command);
+
+/* ---- execute.c, session.c ---- */
+
+void sd_handle_execute(sd_conn *conn);
+void sd_handle_session(sd_conn *conn);
+
+/* ---- root.c ---- */
+
+/* Words of a command line. */
+typedef struct sd_words {
+    char **items; /* ended by NULL */
+    size_t count;
+} sd_words;
+
+void sd_words_add(sd_words *words, char *word); /* word is owned by words then */
+void sd_words_free(sd_words *words);
+
+/* Makes what a sandbox has of its own below root, and adds to bwrap the options that mount the
+   rest. image is the directory of an image, NULL: the host's system directories; seen is the name
+   by which bubblewrap will find it. owner owns all that is made, -1: this process's user. 0 or -1
+   with errno. */
+int sd_root_make(const char *root, const char *image, const char *seen, uid_t owner,
+                 sd_words *bwrap);
+
+/* ---- sandbox.c ---- */
+
+/* How sandboxes are made on this machine; found out once, at the start. */
+typedef struct sd_isolation {
+    int none;           /* --no-isolation */
+    char *bwrap;        /* its path */
+    char *self;         /* this program's */
+    uid_t user;         /* that sandboxes run as, outside; 0: as we do. Only root can choose */
+    int disable_userns; /* 1: bubblewrap can forbid further user namespaces */
+    const char *stage;  /* with user: where the child mounts what that user must see */
+} sd_isolation;
+
+/* Finds out; directory is for a trial. 0, or -1 when stderr has been told what is missing. */
+int sd_isolation_find(sd_isolation *isolation, const char *directory);
+
+typedef struct sd_sandbox sd_sandbox;
+struct sd_sandbox {
+    uv_loop_t *loop;
+    const sd_isolation *isolation;
+    const sd_key *key;
+    const char *image;     /* a root directory, or NULL: the host's system directories */
+    const char *directory; /* its own; "root" in it becomes the sandbox's root */
+    int port;              /* of its data plane, once it was started */
+    void *user;
+    void (*on_ready)(sd_sandbox *sandbox);
+    void (*on_exit)(sd_sandbox *sandbox); /* no process is left; the structure may be freed */
+    char last_words[256];                 /* the last line that it wrote to stderr */
+    /* Its own. */
+    pid_t pid;
+    int ready, stopping, handles;
+    uv_pipe_t channel, errors;
+    uv_timer_t timer;
+    size_t line_len;
+    char line[256];
+    sd_sandbox *next;
+};
+
+/* Starts the process. on_ready or on_exit follows. NULL, or why nothing was started, to be
+   freed. */
+char *sd_sandbox_start(sd_sandbox *sandbox);
+/* Ends it; on_exit follows. */
+void sd_sandbox_stop(sd_sandbox *sandbox);
+/* To be called after SIGCHLD. */
+void sd_sandbox_reap(void);
+
+/* ---- boxes.c, templates.c, control.c ---- */
+
+typedef struct sd_image {
+    char *name, *directory;
+} sd_image;
+
+typedef struct sd_template {
+    char *name, *image, *cpu, *memory, *storage; /* storage: NULL if there is no limit */
+    char id[37], created_at[32], updated_at[32];
+    struct sd_template *next;
+} sd_template;
+
+typedef struct sd_box sd_box;
+
+typedef struct sd_control {
+    uv_loop_t *loop;
+    int port;
+    const char *data; /* where all state is; NULL: a temporary directory */
+    sd_key key;
+    sd_image *images;
+    size_t image_count;
+    sd_isolation isolation;
+    /* Its own. */
+    sd_server server;
+    sd_template *templates; /* as they were made */
+    sd_box *boxes;
+    size_t template_count, box_count;
+    int stopping;
+    size_t leaving; /* boxes that are not in the list any more, but not quite gone */
+} sd_control;
+
+static inline sd_control *sd_conn_control(const sd_conn *conn)
+{
+    return (sd_control *)conn->server->user;
+}
+
+/* Serves until SIGINT, SIGTERM or SIGHUP. Returns the exit status. */
+int sd_control_run(sd_control *control);
+/* A box is gone: ends the loop if that was the last thing to wait for. */
+void sd_control_check(sd_control *control);
+
+sd_template *sd_template_find(const sd_control *control, const char *name);
+void sd_handle_template_create(sd_conn *conn);
+void sd_handle_template_list(sd_conn *conn);
+void sd_handle_template_get(sd_conn *conn);
+void sd_handle_template_rename(sd_conn *conn);
+void sd_handle_template_delete(sd_conn *conn);
+void sd_templates_free(sd_control *control);
+
+/* How many sandboxes were made from the template. */
+size_t sd_boxes_of(const sd_control *control, const sd_template *template);
+void sd_handle_box_create(sd_conn *conn);
+void sd_handle_box_list(sd_conn *conn);
+void sd_handle_box_get(sd_conn *conn);
+void sd_handle_box_status(sd_conn *conn);
+void sd_handle_box_rename(sd_conn *conn);
+void sd_handle_box_delete(sd_conn *conn);
+/* Deletes all of them. */
+void sd_boxes_stop(sd_control *control);
+
+#endif

@@ -1,0 +1,223 @@
+/* Starting a process for a command: its own session and process group, clean signals, no descriptor
+   but its three streams, an environment made from nothing. */
+#include "sandboxd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* What a child that could not become the command tells its parent. */
+typedef struct failure {
+    int in_cwd; /* 1: the directory is at fault, 0: the shell */
+    int problem;
+} failure;
+
+/* ---- environment ---- */
+
+typedef struct environment {
+    char **items;
+    size_t count;
+} environment;
+
+/* Sets a variable, in place of one of the same name. item is owned. */
+static void put(environment *env, char *item)
+{
+    size_t i, name = strcspn(item, "=") + 1;
+    for (i = 0; i < env->count; i++)
+        if (strncmp(env->items[i], item, name) == 0) {
+            free(env->items[i]);
+            env->items[i] = item;
+            return;
+        }
+    env->items = (char **)sd_grow(env->items, (env->count + 2) * sizeof(*env->items));
+    env->items[env->count++] = item;
+    env->items[env->count] = NULL;
+}
+
+static void make_environment(environment *env, const sd_spawn *spawn)
+{
+    const sd_json *member;
+    memset(env, 0, sizeof(*env));
+    put(env,
+        sd_text("PATH=%s/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                spawn->home));
+    put(env, sd_text("HOME=%s", spawn->home));
+    put(env, sd_text("LANG=C.UTF-8"));
+    for (member = spawn->env ? spawn->env->child : NULL; member; member = member->next)
+        put(env, sd_text("%s=%s", member->name, member->text));
+}
+
+static void free_environment(environment *env)
+{
+    size_t i;
+    for (i = 0; i < env->count; i++)
+        free(env->items[i]);
+    free(env->items);
+}
+
+/* ---- the child ---- */
+
+/* What has to be known after fork, where nothing may be allocated. */
+typedef struct plan {
+    const sd_spawn *spawn;
+    char *const *argv, *const *env;
+    int streams[3], report;
+    pid_t parent;
+} plan;
+
+static void clean_signals(void)
+{
+    struct sigaction action;
+    sigset_t none;
+    int number;
+    memset(&action, 0, sizeof(action));
+    action.sa_handler = SIG_DFL;
+    for (number = 1; number < NSIG; number++)
+        sigaction(number, &action, NULL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static void become_command(const plan *p) __attribute__((noreturn));
+static void become_command(const plan *p)
+{
+    failure f = {0, 0};
+    struct rlimit files;
+    ssize_t written;
+    int i;
+    setsid();
+    clean_signals();
+    if (p->spawn->die_with_us) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != p->parent)
+            _exit(127);
+    }
+    for (i = 0; i < 3; i++)
+        dup2(p->streams[i], i);
+    /* They are all closed on exec anyway; this is for the one that somebody forgets some day. */
+    syscall(SYS_close_range, 3u, ~0u, 4u /* CLOSE_RANGE_CLOEXEC */);
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = (rlim_t)p->spawn->file_limit;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    umask(022);
+    if (chdir(p->spawn->cwd) < 0)
+        f.in_cwd = 1;
+    else
+        execvpe(p->argv[0], p->argv, p->env);
+    f.problem = errno;
+    written = write(p->report, &f, sizeof(f));
+    (void)written;
+    _exit(127);
+}
+
+/* ---- the parent ---- */
+
+static void close_all(int *fds, size_t count)
+{
+    size_t i;
+    for (i = 0; i < count; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+}
+
+static void keep_non_blocking(int fd)
+{
+    if (fd >= 0)
+        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+}
+
+/* Forks and waits until the child has become the command. NULL or the problem. */
+static char *launch(sd_spawn *spawn, plan *p, int listen_fd)
+{
+    failure f = {0, 0};
+    sigset_t all, before;
+    ssize_t n;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &before);
+    spawn->pid = fork();
+    if (spawn->pid == 0)
+        become_command(p);
+    f.problem = errno;
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    if (spawn->pid < 0)
+        return sd_text("the process could not be started: %s", strerror(f.problem));
+    close(p->report);
+    p->report = -1;
+    do
+        n = read(listen_fd, &f, sizeof(f));
+    while (n < 0 && errno == EINTR);
+    if (n <= 0)
+        return NULL;
+    while (waitpid(spawn->pid, NULL, 0) < 0 && errno == EINTR)
+        continue;
+    return sd_text("%s %s: %s", f.in_cwd ? "cannot use the directory" : "cannot run",
+                   f.in_cwd ? spawn->cwd : spawn->shell, strerror(f.problem));
+}
+
+/* Opens what the streams need: ours at 2 * i, the child's at 2 * i + 1. 0 or -1 with errno. */
+static int open_streams(int fds[8], int input)
+{
+    int i, swap;
+    for (i = 0; i < 8; i++)
+        fds[i] = -1;
+    if (input) {
+        if (pipe2(fds, O_CLOEXEC) < 0)
+            return -1;
+        swap = fds[0];
+        fds[0] = fds[1];
+        fds[1] = swap;
+    } else if ((fds[1] = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0) {
+        return -1;
+    }
+    for (i = 2; i < 8; i += 2)
+        if (pipe2(fds + i, O_CLOEXEC) < 0)
+            return -1;
+    return 0;
+}
+
+char *sd_spawn_run(sd_spawn *spawn)
+{
+    char dash_c[] = "-c", *argv[4], *problem;
+    environment env;
+    plan p;
+    int fds[8], i;
+    if (open_streams(fds, spawn->input) < 0) {
+        problem = sd_text("the process could not be started: %s", strerror(errno));
+        close_all(fds, 8);
+        return problem;
+    }
+    make_environment(&env, spawn);
+    argv[0] = sd_copy(spawn->shell, strlen(spawn->shell));
+    argv[1] = dash_c;
+    argv[2] = sd_copy(spawn->command, strlen(spawn->command));
+    argv[3] = NULL;
+    p.spawn = spawn;
+    p.argv = argv;
+    p.env = env.items;
+    for (i = 0; i < 3; i++)
+        p.streams[i] = fds[2 * i + 1];
+    p.report = fds[7];
+    p.parent = getpid();
+    problem = launch(spawn, &p, fds[6]);
+    fds[7] = p.report;
+    for (i = 0; i < 3; i++) {
+        spawn->fds[i] = problem ? -1 : fds[2 * i];
+        keep_non_blocking(spawn->fds[i]);
+        if (!problem)
+            fds[2 * i] = -1;
+    }
+    close_all(fds, 8);
+    free(argv[0]);
+    free(argv[2]);
+    free_environment(&env);
+    return problem;
+}

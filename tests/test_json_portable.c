@@ -1,0 +1,3 @@
+/* The same without SSE2 and NEON. */
+#define SBX_NO_SIMD
+#include "test_json.c"
