@@ -1724,7 +1724,7 @@ static void errors_without_a_name_have_a_number(void **unused)
 /* ---- local files ---- */
 
 static char directory[] = "/tmp/test_posix_XXXXXX";
-static char path_buffers[4][128];
+static char path_buffers[4][sizeof(directory) + 256]; /* any name fits */
 
 static int begin_files(void **unused)
 {

@@ -1526,6 +1526,9 @@ class TheEnd(unittest.TestCase):
         self.assertTrue(wait_until(lambda: not alive(descendants(os.getpid())), seconds),
                         [Path(f"/proc/{pid}/cmdline").read_bytes()
                          for pid in alive(descendants(os.getpid()))])
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
     def busy(self, server):
         """Makes sandboxes that are busy in every way; returns all processes."""
