@@ -60,8 +60,10 @@ static void place_descriptors(const plan *p)
     if (null < 0 || dup2(null, 0) < 0 || dup2(high[0], 1) < 0 || dup2(high[0], 2) < 0 ||
         dup2(high[1], SD_FD_LISTEN) < 0 || dup2(high[2], SD_FD_CHANNEL) < 0)
         _exit(126);
+#ifdef SYS_close_range
     syscall(SYS_close_range, (unsigned)SD_FD_CHANNEL + 1, ~0u, 0u);
-    for (i = SD_FD_CHANNEL + 1; i < 64; i++) /* for kernels without it */
+#endif
+    for (i = SD_FD_CHANNEL + 1; i < 64; i++) /* for kernels without it: most are closed on exec */
         close(i);
 }
 

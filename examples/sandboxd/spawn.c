@@ -102,8 +102,10 @@ static void become_command(const plan *p)
     }
     for (i = 0; i < 3; i++)
         dup2(p->streams[i], i);
-    /* They are all closed on exec anyway; this is for the one that somebody forgets some day. */
+        /* They are all closed on exec anyway; this is for the one that somebody forgets some day. */
+#ifdef SYS_close_range
     syscall(SYS_close_range, 3u, ~0u, 4u /* CLOSE_RANGE_CLOEXEC */);
+#endif
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = (rlim_t)p->spawn->file_limit;
         setrlimit(RLIMIT_NOFILE, &files);

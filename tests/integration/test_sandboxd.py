@@ -555,7 +555,7 @@ class ControlPlane(WithServer):
                               409, "NameConflict")
             self.assertEqual(self.server.call("PATCH", "/boxes/box2", {}).json["name"], "box2")
             self.assertEqual(box.output("echo works"), "works\n")
-            self.assertEqual(len(alive(processes)), 2)
+            self.assertGreaterEqual(len(alive(processes)), 2)
             self.assertEqual(self.server.call("DELETE", "/boxes/box2").status, 204)
             self.assertEqual(alive(processes), [])
             self.expect_error(self.server.call("DELETE", "/boxes/box2"), 404, "SandboxNotFound")
