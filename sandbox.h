@@ -666,8 +666,8 @@ typedef struct sbx_run_options {
     void *user;              /* first argument of on_output */
     int discard_output;      /* 1: the result holds no output, only on_output sees it */
     size_t max_output;       /* 0: 64 MiB collected in a result; more is SBX_E_TOO_BIG */
-    sbx_call call;           /* timeout_ms 0: connecting may take 120 s in all, and after it a command
-                                with a time limit that limit + 30 s */
+    sbx_call call;           /* timeout_ms 0: connecting may take 120 s in all, and after it a
+    command with a time limit that limit + 30 s */
 } sbx_run_options;
 
 /* Free with sbx_free. out and err are NUL-terminated and may hold NULs before; they are never NULL.
@@ -743,9 +743,9 @@ SBX_API void sbx_command_free(sbx_command *command);
 
 /* -------------------------------------------------------------------------------------- files */
 
-/* Supplies the bytes of a file: writes 1..cap bytes to buf and sets *n, or leaves *n at 0 at the end.
-   cap is always 16,384. Returns SBX_OK (0); or SBX_AGAIN (1) if there is nothing now, and is then
-   asked again at the next step, after 50 ms at the latest, for as long as it says so; anything
+/* Supplies the bytes of a file: writes 1..cap bytes to buf and sets *n, or leaves *n at 0 at the
+   end. cap is always 16,384. Returns SBX_OK (0); or SBX_AGAIN (1) if there is nothing now, and is
+   then asked again at the next step, after 50 ms at the latest, for as long as it says so; anything
    else, such as -1, ends the call with SBX_E_ABORTED. Time spent inside counts as progress. */
 typedef int (*sbx_source_fn)(void *user, void *buf, size_t cap, size_t *n);
 
@@ -800,7 +800,8 @@ SBX_API sbx_status sbx_read_start(const sbx_sandbox *sandbox, const char *path,
                                   sbx_error *err);
 
 /* The same into a callback, in constant memory and of any size. sink never sees the body of an
-   error. SBX_OK means that sink has seen the whole file; after an error it may have seen a part.
+   error. SBX_OK means that sink has seen the whole file (where the service says neither how long it
+   is nor sends chunks, all that came before the connection's end); after an error, perhaps a part.
    Never repeated once sink was called. */
 SBX_API sbx_status sbx_read_to(const sbx_sandbox *sandbox, const char *path, sbx_sink_fn sink,
                                const sbx_file_options *options, sbx_error *err);
@@ -924,8 +925,8 @@ typedef struct sbx_json {
    least 16 (with less, reading fails with SBX_E_ARGUMENT). A text that lies whole and without
    escapes in the data is lent from there, any other one comes in scratch. A text of up to cap bytes
    is always given in one event; a longer one may come in several, all but the last marked partial,
-   that divide no character. To keep a text that lies in scratch, move the members scratch and cap on
-   behind it: scratch as long as the document has room for all. */
+   that divide no character. To keep a text that lies in scratch, move the members scratch and cap
+   on behind it: scratch as long as the document has room for all. */
 SBX_API void sbx_json_init(sbx_json *j, char *scratch, size_t cap);
 
 /* SBX_END: the document is complete and only white space followed. Errors: SBX_E_PROTOCOL;
@@ -947,8 +948,9 @@ typedef struct sbx_json_writer {
     sbx_status status;
 } sbx_json_writer;
 
-/* A key or text is UTF-8; sbx_json_key takes a NUL-terminated one. A number is written with the fewest
-   digits that read back as the same double, whatever the locale; NaN and infinities are refused. */
+/* A key or text is UTF-8; sbx_json_key takes a NUL-terminated one. A number is written with the
+   fewest digits that read back as the same double, whatever the locale; NaN and infinities are
+   refused. */
 SBX_API void sbx_json_writer_init(sbx_json_writer *w, char *out, size_t cap);
 SBX_API void sbx_json_begin_object(sbx_json_writer *w);
 SBX_API void sbx_json_end_object(sbx_json_writer *w);
@@ -963,8 +965,8 @@ SBX_API void sbx_json_boolean(sbx_json_writer *w, int value);
 SBX_API void sbx_json_null(sbx_json_writer *w);
 
 /* SBX_OK: the document is complete and *len (may be NULL) bytes long; only min(len, cap) of them
-   were written, and no final 0. SBX_E_ARGUMENT: misuse, invalid UTF-8, or a number that JSON does not
-   have; SBX_E_TOO_BIG: too deep. */
+   were written, and no final 0. SBX_E_ARGUMENT: misuse, invalid UTF-8, or a number that JSON does
+   not have; SBX_E_TOO_BIG: too deep. */
 SBX_API sbx_status sbx_json_writer_finish(sbx_json_writer *w, size_t *len);
 
 /* HTTP/1.1 MESSAGES (RFC 9112), one after the other on a connection. */
@@ -1204,9 +1206,10 @@ SBX_API void sbx_ws_accept(const char *key, size_t len, char out[29]);
    exchange    one HTTP request, with retries      connection
    op          step, wants, wait, cancel           connection
    response    what bodies and errors mean         exchange
-   control     templates and sandboxes             op, response
-   files       reading and writing files           op, response
-   command     running commands                    op, response
+   request     the operation of one exchange       op, response
+   control     templates and sandboxes             request
+   files       reading and writing files           request
+   command     running commands                    request
    client      configuration, life of a client     all
 
    Private names start with sbxi_ or SBXI_. Times are int64_t milliseconds. */
@@ -1228,6 +1231,7 @@ SBX_API void sbx_ws_accept(const char *key, size_t len, char out[29]);
 #define SBXI_MAX_OUTPUT ((size_t)64 << 20)  /* default of sbx_run_options.max_output */
 #define SBXI_MAX_ERROR_BODY 65536u          /* of an error response; the rest is ignored */
 #define SBXI_MAX_UPGRADE_BODY 16384u        /* of a refused WebSocket upgrade */
+#define SBXI_MAX_ITEMS 100000               /* in one list that the service gives */
 #define SBXI_MAX_HEADERS 64                 /* that a caller may add */
 #define SBXI_MAX_IDLE 4                     /* idle connections in a client's pool */
 #define SBXI_MAX_WAIT 64                    /* operations in one sbx_wait */
@@ -1261,6 +1265,7 @@ typedef struct sbxi_connection {
     int open;   /* connect has said SBX_OK */
     int reused; /* came out of the pool */
     int ended;  /* the peer has ended its direction */
+    int broken; /* the stream has said an error */
     int flushing; /* the stream holds bytes that were written and have not left */
     uint16_t port;
     int tls;
@@ -1284,6 +1289,7 @@ struct sbx_client {
     size_t max_body, max_message;
     void (*log)(void *user, int level, const char *line);
     void *log_user;
+    int64_t clock, clock_raw; /* see sbxi_now */
     sbxi_connection *idle;
 };
 
@@ -1667,7 +1673,8 @@ static void sbxi_buffer_compact(sbxi_buffer *b)
    moving costs in proportion to what went through. */
 static sbx_status sbxi_buffer_reserve(sbxi_buffer *b, size_t len)
 {
-    size_t cap = b->cap < 256 ? 256 : b->cap;
+    const size_t least = b->ceiling < 256 ? b->ceiling : 256;
+    size_t cap = b->cap < least ? least : b->cap;
     char *data;
     if (len <= b->cap - b->end)
         return SBX_OK;
@@ -1701,6 +1708,17 @@ static sbx_status sbxi_buffer_text(sbxi_buffer *b, const char *text)
 {
     return sbxi_buffer_append(b, text, strlen(text));
 }
+
+#if !defined(SBX_NO_FILES) || !defined(SBX_NO_WEBSOCKET)
+/* Puts a 0 behind the bytes, which is not counted. */
+static sbx_status sbxi_buffer_terminate(sbxi_buffer *b)
+{
+    sbx_status st = sbxi_buffer_reserve(b, 1);
+    if (st == SBX_OK)
+        b->data[b->end] = 0;
+    return st;
+}
+#endif
 
 /* ==== src/text.c ============================================================================== */
 
@@ -2569,8 +2587,6 @@ static uint64_t sbxi_json_nearest(const char *text, size_t len)
     if (compared > 0 || (compared == 0 && (mantissa & 1)))
         mantissa++;
     /* A normal number's highest bit adds one to the exponent, and so does a carry into it. */
-    if (unit > 971)
-        return SBXI_JSON_INFINITY;
     bits = ((uint64_t)(unit + 1074) << 52) + mantissa;
     return bits < SBXI_JSON_INFINITY ? bits : SBXI_JSON_INFINITY;
 }
@@ -5466,9 +5482,16 @@ SBX_API size_t sbx_multipart_tail(char *out, size_t cap, const char *boundary)
 
 /* ---- the client's clock, log and randomness ---- */
 
-static int64_t sbxi_now(const sbx_client *client)
+/* Milliseconds that have passed for this client, always above 0. The transport's clock may have any
+   epoch; where it goes backwards, that counts as no time. */
+static int64_t sbxi_now(sbx_client *client)
 {
-    return client->transport->now_ms(client->state);
+    int64_t raw = client->transport->now_ms(client->state);
+    uint64_t passed = (uint64_t)raw - (uint64_t)client->clock_raw;
+    client->clock_raw = raw;
+    if (passed < (uint64_t)INT64_MAX / 2 - (uint64_t)client->clock)
+        client->clock += (int64_t)passed;
+    return client->clock;
 }
 
 static int64_t sbxi_wall(const sbx_client *client)
@@ -5510,6 +5533,14 @@ static void sbxi_address_free(sbxi_address *a, const sbx_allocator *memory)
     memset(a, 0, sizeof(*a));
 }
 
+#if !defined(SBX_NO_CONTROL) || !defined(SBX_NO_WEBSOCKET)
+/* Takes suffix, with which the target ends, off it. */
+static void sbxi_address_cut(sbxi_address *a, const char *suffix)
+{
+    a->text[strlen(a->host) + 1 + strlen(a->target) - strlen(suffix)] = 0;
+}
+#endif
+
 static int sbxi_is_loopback(const char *host, size_t len)
 {
     return sbxi_equal_nocase(host, len, "localhost") || sbxi_equal_nocase(host, len, "::1") ||
@@ -5534,7 +5565,7 @@ static sbx_status sbxi_address_make(sbxi_address *a, const sbx_client *client, c
                          base);
     if (!url.tls && client->endpoint_tls && !sbxi_is_loopback(url.host, url.host_len))
         return sbxi_fail(err, SBX_E_TLS,
-                         "refused to send the API key in clear text: the endpoint is https, but %s "
+                         "refused to talk in clear text: the endpoint is https, but %s "
                          "is not",
                          base);
     a->text_size = url.host_len + 1 + url.path_len + before_len + name_len + after_len + 1;
@@ -5580,11 +5611,12 @@ static void sbxi_connection_close(sbxi_connection *c)
 }
 
 /* An error of the stream, in the words of the transport where it has some. */
-static sbx_status sbxi_connection_fail(const sbxi_connection *c, sbx_status status,
-                                       const char *doing, sbx_error *err)
+static sbx_status sbxi_connection_fail(sbxi_connection *c, sbx_status status, const char *doing,
+                                       sbx_error *err)
 {
     const sbx_stream *s = c->stream;
     const char *detail = s && s->detail ? s->detail : NULL;
+    c->broken = 1;
     (void)sbxi_fail(err, status, "%s %s port %d failed%s%s", doing, c->host, (int)c->port,
                     detail ? ": " : "", detail);
     if (err) {
@@ -5592,6 +5624,13 @@ static sbx_status sbxi_connection_fail(const sbxi_connection *c, sbx_status stat
         err->port = c->port;
     }
     return status;
+}
+
+/* The same where the stream had no memory. */
+static sbx_status sbxi_connection_out_of_memory(sbxi_connection *c, sbx_error *err)
+{
+    c->broken = 1;
+    return sbxi_fail_memory(err);
 }
 
 /* Puts TLS on a fresh stream, which belongs to the connection or to nobody afterwards. */
@@ -5687,7 +5726,7 @@ static sbx_status sbxi_connection_fill(sbxi_connection *c, sbx_error *err)
     if (st == SBX_END)
         c->ended = 1;
     else if (st == SBX_E_MEMORY)
-        (void)sbxi_fail_memory(err);
+        return sbxi_connection_out_of_memory(c, err);
     else if (st != SBX_AGAIN)
         return sbxi_connection_fail(c, st < 0 ? st : SBX_E_CONNECTION, "reading from", err);
     return st;
@@ -5701,8 +5740,8 @@ static sbx_status sbxi_connection_write(sbxi_connection *c, const char *data, si
     *n = 0;
     st = c->stream->methods->write(c->stream, data, len, n);
     if (st == SBX_E_MEMORY)
-        (void)sbxi_fail_memory(err);
-    else if (st != SBX_OK && st != SBX_AGAIN)
+        return sbxi_connection_out_of_memory(c, err);
+    if (st != SBX_OK && st != SBX_AGAIN)
         return sbxi_connection_fail(c, st < 0 ? st : SBX_E_CONNECTION, "writing to", err);
     return st;
 }
@@ -5805,10 +5844,13 @@ static void sbxi_pool_clear(sbx_client *client)
    effect, but for what the flags allow. Says SBX_OK for any complete response: what its status
    means is for the caller. May call connection and the HTTP codec. */
 
-enum {                      /* sbxi_exchange.flags */
-       SBXI_IDEMPOTENT = 1, /* may be repeated after its bytes were sent */
-       SBXI_FRESH = 2,      /* never on a connection that was used before */
-       SBXI_SINGLE = 4      /* one attempt only; the caller repeats */
+/* sbxi_exchange.flags */
+enum {
+    SBXI_IDEMPOTENT = 1, /* may be repeated after its bytes were sent */
+    SBXI_FRESH = 2,      /* takes no connection from the pool and gives none: a command is too
+                               precious for the doubt that a kept connection may be stale */
+    SBXI_SINGLE = 4,     /* one attempt: a WebSocket's upgrade is repeated by its command */
+    SBXI_UNSENT = 8      /* repeated only where it surely was not carried out */
 };
 
 typedef enum sbxi_exchange_state {
@@ -5855,15 +5897,19 @@ typedef struct sbxi_exchange {
     sbxi_part part;
     size_t data_at;
     int64_t source_left, moved, moved_told;
-    int source_used, sink_used, sent, received, write_failed, busy;
+    int source_used, sink_used, sent, received, busy;
+    sbx_status write_failed; /* why nothing more can be written; SBX_OK: it can */
     int attempts, stale;
+    int maybe_done; /* an attempt whose outcome is unknown may have had its effect */
     int64_t attempt_deadline, idle_deadline, wake;
+    int64_t pause_end; /* pauses between attempts end here at the latest */
     int64_t dry_until; /* when to ask a source again that had nothing; 0: it has */
 
     /* The response. */
     int status;
     int64_t content_length, retry_after_ms;
-    int upgrade_ok, accept_ok, protocol_offered;
+    int upgrade_named, upgrade_connected, accept_ok; /* what a WebSocket's handshake must have */
+    int upgrade_unasked; /* and must not: an extension or a protocol that nobody offered */
     sbxi_buffer answer;
 } sbxi_exchange;
 
@@ -5875,6 +5921,7 @@ static void sbxi_exchange_init(sbxi_exchange *x, sbx_client *client, const char 
     x->limit_ms = client->timeout_ms;
     x->idle_ms = SBX_NONE;
     x->source_size = SBX_NONE;
+    x->pause_end = SBXI_FOREVER;
     x->max_answer = client->max_body;
     sbxi_buffer_init(&x->answer, &client->memory, client->max_body + 1);
 }
@@ -5911,17 +5958,21 @@ static int sbxi_header_is_framing(const char *name, size_t len)
     return len >= 4 && sbxi_equal_nocase(name, 4, "Sec-");
 }
 
+static int sbxi_lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c;
+}
+
 /* 1 if block, lines that each end with CR LF, has a header of this name. */
 static int sbxi_headers_have(const char *block, const char *name, size_t len)
 {
     size_t i;
-    while (block && *block) {
-        for (i = 0; i < len && (block[i] | 0x20) == (name[i] | 0x20); i++) {
+    for (; block && *block; block = strstr(block, "\r\n") + 2) {
+        for (i = 0; i < len && block[i] != ':' && sbxi_lower(block[i]) == sbxi_lower(name[i]);
+             i++) {
         }
         if (i == len && block[i] == ':')
             return 1;
-        block = strstr(block, "\r\n");
-        block = block ? block + 2 : NULL;
     }
     return 0;
 }
@@ -6009,6 +6060,9 @@ static sbx_status sbxi_exchange_head(sbxi_exchange *x)
     int ipv6 = strchr(x->to.host, ':') != NULL;
     char number[21] = "";
     sbx_status st;
+    /* In one piece from the start, so that growing leaves no copy of the key behind. */
+    if (sbxi_buffer_reserve(out, SBXI_MAX_LINE) != SBX_OK)
+        return SBX_E_MEMORY;
     if (x->to.port != (x->to.tls ? 443 : 80))
         (void)sbxi_format(number, sizeof(number), ":%d", (int)x->to.port);
     st =
@@ -6141,7 +6195,7 @@ static sbx_status sbxi_exchange_fill(sbxi_exchange *x, sbx_error *err)
 }
 
 /* SBX_OK: the whole request has left. */
-static sbx_status sbxi_exchange_send(sbxi_exchange *x, int64_t now, sbx_error *err)
+static sbx_status sbxi_exchange_send(sbxi_exchange *x, sbx_error *err)
 {
     int rounds;
     for (rounds = 0; rounds < 16; rounds++) {
@@ -6150,10 +6204,8 @@ static sbx_status sbxi_exchange_send(sbxi_exchange *x, int64_t now, sbx_error *e
         x->dry_until = 0;
         if (sbxi_buffer_len(&x->connection->out) < before) {
             x->sent = 1;
-            x->idle_deadline = sbxi_after(now, x->idle_ms);
+            x->idle_deadline = sbxi_after(sbxi_now(x->client), x->idle_ms);
         }
-        if (st != SBX_OK && st != SBX_AGAIN)
-            x->write_failed = 1;
         if (st != SBX_OK || x->part == SBXI_PART_END)
             return st;
         st = sbxi_exchange_fill(x, err);
@@ -6186,31 +6238,34 @@ static void sbxi_exchange_response_header(sbxi_exchange *x, const sbx_http1_even
 #ifndef SBX_NO_WEBSOCKET
     if (x->upgrade_key) {
         char accept[29];
-        sbx_ws_accept(x->upgrade_key, strlen(x->upgrade_key), accept);
-        if (sbxi_equal_nocase(e->name, e->name_len, "Sec-WebSocket-Accept"))
+        if (sbxi_equal_nocase(e->name, e->name_len, "Sec-WebSocket-Accept")) {
+            sbx_ws_accept(x->upgrade_key, strlen(x->upgrade_key), accept);
             x->accept_ok = e->value_len == 28 && memcmp(e->value, accept, 28) == 0;
-        else if (sbxi_equal_nocase(e->name, e->name_len, "Upgrade"))
-            x->upgrade_ok |= sbx_http1_has_token(e->value, e->value_len, "websocket") ? 1 : 0;
+        } else if (sbxi_equal_nocase(e->name, e->name_len, "Upgrade"))
+            x->upgrade_named |= sbx_http1_has_token(e->value, e->value_len, "websocket");
         else if (sbxi_equal_nocase(e->name, e->name_len, "Connection"))
-            x->upgrade_ok |= sbx_http1_has_token(e->value, e->value_len, "upgrade") ? 2 : 0;
+            x->upgrade_connected |= sbx_http1_has_token(e->value, e->value_len, "upgrade");
         else if (sbxi_equal_nocase(e->name, e->name_len, "Sec-WebSocket-Extensions") ||
                  sbxi_equal_nocase(e->name, e->name_len, "Sec-WebSocket-Protocol"))
-            x->protocol_offered = 1;
+            x->upgrade_unasked = 1;
     }
 #endif
 }
 
 static sbx_status sbxi_exchange_body(sbxi_exchange *x, const sbx_http1_event *e, sbx_error *err)
 {
-    int success = x->status >= 200 && x->status < 300;
+    int success = x->status >= 200 && x->status < 300 && !x->upgrade_key;
     size_t enough = x->upgrade_key ? SBXI_MAX_UPGRADE_BODY : SBXI_MAX_ERROR_BODY;
     sbx_status st;
     if (success && x->sink) {
         x->sink_used = 1;
         if (x->sink(x->user, e->data, e->len) != 0)
             return sbxi_fail(err, SBX_E_ABORTED, "the sink callback ended the transfer");
+        x->idle_deadline = sbxi_after(sbxi_now(x->client), x->idle_ms);
         return sbxi_exchange_moved(x, e->len, x->content_length, 0, err);
     }
+    if (enough > x->max_answer)
+        enough = x->max_answer;
     if (!success && e->len > enough - sbxi_buffer_len(&x->answer)) {
         /* Enough to know what is wrong; the rest is not waited for. */
         st = sbxi_buffer_append(&x->answer, e->data, enough - sbxi_buffer_len(&x->answer));
@@ -6272,7 +6327,7 @@ static sbx_status sbxi_exchange_ended(sbxi_exchange *x, sbx_error *err)
 }
 
 /* SBX_OK: the response is complete. */
-static sbx_status sbxi_exchange_receive(sbxi_exchange *x, int64_t now, sbx_error *err)
+static sbx_status sbxi_exchange_receive(sbxi_exchange *x, sbx_error *err)
 {
     sbxi_buffer *in = &x->connection->in;
     int rounds;
@@ -6282,7 +6337,7 @@ static sbx_status sbxi_exchange_receive(sbxi_exchange *x, int64_t now, sbx_error
             return sbxi_exchange_ended(x, err);
         if (st != SBX_OK)
             return st;
-        x->idle_deadline = sbxi_after(now, x->idle_ms);
+        x->idle_deadline = sbxi_after(sbxi_now(x->client), x->idle_ms);
         if (!x->received) {
             x->received = 1;
             sbx_http1_init(&x->http, SBX_HTTP1_RESPONSE, x->connection->scratch, SBXI_MAX_LINE);
@@ -6325,8 +6380,9 @@ static sbx_status sbxi_exchange_begin(sbxi_exchange *x, int64_t now, sbx_error *
     x->dry_until = 0;
     x->source_left = x->source_size;
     x->moved = x->moved_told = 0;
-    x->sent = x->received = x->write_failed = x->status = 0;
-    x->upgrade_ok = x->accept_ok = x->protocol_offered = 0;
+    x->sent = x->received = x->status = 0;
+    x->write_failed = SBX_OK;
+    x->upgrade_named = x->upgrade_connected = x->accept_ok = x->upgrade_unasked = 0;
     x->retry_after_ms = SBX_NONE;
     x->attempt_deadline = sbxi_after(now, x->limit_ms);
     x->idle_deadline = sbxi_after(now, x->idle_ms);
@@ -6340,7 +6396,7 @@ static sbx_status sbxi_exchange_begin(sbxi_exchange *x, int64_t now, sbx_error *
 }
 
 /* Milliseconds between 0 and 1000. */
-static int64_t sbxi_jitter(const sbx_client *client)
+static int64_t sbxi_jitter(sbx_client *client)
 {
     unsigned char random[2] = {0, 0};
     (void)sbxi_random(client, random, sizeof(random), NULL);
@@ -6353,6 +6409,8 @@ static void sbxi_exchange_sleep(sbxi_exchange *x, int64_t now, int64_t delay_ms,
              x->to.target, why, x->attempts, delay_ms);
     sbxi_exchange_drop(x);
     x->wake = sbxi_after(now, delay_ms);
+    if (x->wake > x->pause_end)
+        x->wake = x->pause_end;
     x->state = SBXI_EXCHANGE_BACKOFF;
 }
 
@@ -6379,6 +6437,7 @@ static int sbxi_exchange_failed(sbxi_exchange *x, sbx_status st, int64_t now)
         (idempotent || !x->sent)) {
         /* The server had closed an idle connection just before it was used again. */
         sbxi_exchange_drop(x);
+        x->maybe_done |= x->sent;
         x->stale = 1;
         x->attempts--;
         x->state = SBXI_EXCHANGE_BEGIN;
@@ -6386,6 +6445,7 @@ static int sbxi_exchange_failed(sbxi_exchange *x, sbx_status st, int64_t now)
     }
     if (x->attempts > x->client->max_retries)
         return 0;
+    x->maybe_done |= x->sent;
     if (connecting ? st != SBX_E_CONNECTION && st != SBX_E_CONNECT && st != SBX_E_RESOLVE
                    : st != SBX_E_CONNECTION || !idempotent)
         return 0;
@@ -6399,7 +6459,10 @@ static int sbxi_exchange_refused(sbxi_exchange *x, int64_t now)
     int64_t wait_ms;
     if (!sbxi_exchange_may_repeat(x) || x->attempts > x->client->max_retries)
         return 0;
+    if ((x->flags & SBXI_UNSENT) && x->status != 429)
+        return 0;
     if (x->status == 502 || x->status == 503 || x->status == 504) {
+        x->maybe_done |= x->status != 503;
         sbxi_exchange_sleep(x, now, sbxi_exchange_backoff(x), "the service is not available");
         return 1;
     }
@@ -6409,6 +6472,8 @@ static int sbxi_exchange_refused(sbxi_exchange *x, int64_t now)
     if (wait_ms > 60000)
         return 0; /* longer than anybody wants to wait without being told */
     wait_ms = (wait_ms << (x->attempts < 8 ? x->attempts - 1 : 7)) + sbxi_jitter(x->client);
+    if (wait_ms > 60000)
+        wait_ms = 60000;
     sbxi_exchange_sleep(x, now, wait_ms, "too many requests");
     return 1;
 }
@@ -6428,17 +6493,19 @@ static void sbxi_exchange_complete(sbxi_exchange *x, int whole)
 }
 
 /* Sends and receives as far as it goes. */
-static sbx_status sbxi_exchange_transfer(sbxi_exchange *x, int64_t now, sbx_error *err)
+static sbx_status sbxi_exchange_transfer(sbxi_exchange *x, sbx_error *err)
 {
-    sbx_status st = SBX_OK, sending = SBX_OK;
+    sbx_status st;
     if (!x->write_failed) {
-        sending = sbxi_exchange_send(x, now, err);
-        if (sending != SBX_OK && sending != SBX_AGAIN && !x->write_failed)
-            return sending; /* the caller's own callback, or memory */
+        st = sbxi_exchange_send(x, err);
+        if (x->connection->broken)
+            x->write_failed = st;
+        else if (st != SBX_OK && st != SBX_AGAIN)
+            return st; /* the caller's own callback, or memory */
     }
-    st = sbxi_exchange_receive(x, now, x->write_failed ? NULL : err);
-    if (x->write_failed && st != SBX_OK && st != SBX_END)
-        return SBX_E_CONNECTION; /* there is no answer either; err says why writing failed */
+    st = sbxi_exchange_receive(x, x->write_failed ? NULL : err);
+    if (x->write_failed && st != SBX_OK && st != SBX_END && !x->busy)
+        return x->write_failed; /* there is no answer either; err says why writing failed */
     return st;
 }
 
@@ -6469,7 +6536,8 @@ static sbx_status sbxi_exchange_attempt(sbxi_exchange *x, int64_t now, sbx_error
         }
     }
     if (st == SBX_OK)
-        st = sbxi_exchange_transfer(x, now, err);
+        st = sbxi_exchange_transfer(x, err);
+    now = sbxi_now(x->client); /* callbacks may have taken their time */
     if (st == SBX_AGAIN && (now >= x->attempt_deadline || now >= x->idle_deadline))
         st = sbxi_exchange_timed_out(x, err);
     return st;
@@ -6488,6 +6556,10 @@ static sbx_status sbxi_exchange_step(sbxi_exchange *x, int64_t now, sbx_error *e
     st = sbxi_exchange_attempt(x, now, err);
     if (st == SBX_AGAIN)
         return SBX_AGAIN;
+    if (st == SBX_OK && x->status >= 200 && x->status < 300 &&
+        (x->part != SBXI_PART_END || sbxi_buffer_len(&x->connection->out) || x->write_failed))
+        st = sbxi_fail(err, SBX_E_PROTOCOL, "%s answered %s %s before it had all of the request",
+                       x->to.host, x->method, x->to.target);
     if (st == SBX_OK || st == SBX_END) {
         sbxi_exchange_complete(x, st == SBX_OK);
         return sbxi_exchange_refused(x, now) ? SBX_AGAIN : SBX_OK;
@@ -6529,8 +6601,8 @@ static int sbxi_exchange_wants(sbxi_exchange *x, sbx_item *items, int cap, int64
     if (x->busy)
         at = 0;
     if (x->connection && x->state != SBXI_EXCHANGE_BACKOFF) {
-        if (x->dry_until && x->dry_until < at)
-            at = x->dry_until;
+        if (x->dry_until)
+            at = x->dry_until < at ? x->dry_until : at;
         else if (!x->write_failed &&
                  (x->part != SBXI_PART_END || sbxi_buffer_len(&x->connection->out)))
             want |= SBX_WRITE;
@@ -6578,13 +6650,16 @@ static void sbxi_wakeup(const sbx_client *client)
 
 SBX_API void sbx_cancel_set(sbx_client *client, sbx_cancel *cancel)
 {
-    sbxi_flag_set(&cancel->set);
+    if (cancel)
+        sbxi_flag_set(&cancel->set);
     if (client)
         sbxi_wakeup(client);
 }
 
 SBX_API void sbx_op_cancel(sbx_op *op)
 {
+    if (!op)
+        return;
     sbxi_flag_set(&op->own_cancel.set);
     sbxi_wakeup(op->client);
 }
@@ -6625,6 +6700,12 @@ static sbx_status sbxi_op_timed_out(sbx_op *op)
     return SBX_E_TIMEOUT;
 }
 
+/* 1 if the caller has something to fetch. */
+static int sbxi_op_pending(const sbx_op *op)
+{
+    return op->type->pending && op->type->pending(op);
+}
+
 static sbx_status sbxi_op_advance(sbx_op *op)
 {
     sbx_status st;
@@ -6632,10 +6713,11 @@ static sbx_status sbxi_op_advance(sbx_op *op)
         return op->status;
     if (sbxi_flag_get(&op->own_cancel.set) || (op->cancel && sbxi_flag_get(&op->cancel->set)))
         st = sbxi_fail(&op->error, SBX_E_CANCELLED, "the call was cancelled");
+    else if (op->type->pending && !sbxi_op_pending(op) && sbxi_now(op->client) >= op->deadline)
+        st = sbxi_op_timed_out(op); /* before the step, which may always have something to give */
     else
         st = op->type->step(op);
-    if (st == SBX_AGAIN && sbxi_now(op->client) >= op->deadline &&
-        !(op->type->pending && op->type->pending(op)))
+    if (st == SBX_AGAIN && !sbxi_op_pending(op) && sbxi_now(op->client) >= op->deadline)
         st = sbxi_op_timed_out(op);
     if (st < 0 && !op->error.attempts)
         op->error.attempts = op->attempts;
@@ -6662,14 +6744,19 @@ SBX_API sbx_status sbx_op_step(sbx_op *op, sbx_error *err)
         else
             sbxi_error_clear(err);
     }
-    return st == SBX_AGAIN && op->type->pending && op->type->pending(op) ? SBX_OK : st;
+    return st == SBX_AGAIN && sbxi_op_pending(op) ? SBX_OK : st;
 }
 
 SBX_API int sbx_op_wants(sbx_op *op, sbx_item *items, int cap, int64_t *timeout_ms)
 {
-    int64_t now = sbxi_now(op->client), wake = op->deadline;
+    int64_t now, wake;
     int n = 0;
-    if (op->status != SBX_AGAIN || (op->type->pending && op->type->pending(op)))
+    *timeout_ms = 0;
+    if (!op)
+        return 0;
+    now = sbxi_now(op->client);
+    wake = op->deadline;
+    if (op->status != SBX_AGAIN || sbxi_op_pending(op))
         wake = now;
     else
         n = op->type->wants(op, items, cap, &wake);
@@ -6686,7 +6773,7 @@ static sbx_status sbxi_wait_any(sbx_op *const *ops, int n, int64_t timeout_ms, s
     int64_t end = sbxi_after(sbxi_now(client), timeout_ms);
     for (;;) {
         sbx_item items[SBXI_MAX_WAIT * SBX_ITEMS];
-        int64_t sleep_ms, least = end == SBXI_FOREVER ? SBX_NONE : end - sbxi_now(client);
+        int64_t sleep_ms, least;
         int i, count = 0;
         sbx_status st;
         for (i = 0; i < n; i++) {
@@ -6694,7 +6781,8 @@ static sbx_status sbxi_wait_any(sbx_op *const *ops, int n, int64_t timeout_ms, s
             if (st != SBX_AGAIN)
                 return st;
         }
-        if (end != SBXI_FOREVER && sbxi_now(client) >= end)
+        least = end == SBXI_FOREVER ? SBX_NONE : end - sbxi_now(client);
+        if (end != SBXI_FOREVER && least <= 0)
             return SBX_AGAIN;
         for (i = 0; i < n; i++) {
             count += sbx_op_wants(ops[i], items + count, SBX_ITEMS, &sleep_ms);
@@ -6733,8 +6821,7 @@ SBX_API sbx_status sbx_wait(sbx_op *const *ops, int n, int64_t timeout_ms, sbx_e
     st = sbxi_wait_any(ops, n, timeout_ms, err);
     for (i = 0; st != SBX_AGAIN && i < n; i++) {
         /* One of them is over, well or not: that is what was asked for. */
-        if (ops[i]->status != SBX_AGAIN ||
-            (ops[i]->type->pending && ops[i]->type->pending(ops[i]))) {
+        if (ops[i]->status != SBX_AGAIN || sbxi_op_pending(ops[i])) {
             sbxi_error_clear(err);
             return SBX_OK;
         }
@@ -6775,7 +6862,8 @@ static sbx_status sbxi_op_finish(sbx_status started, sbx_op **op, sbx_error *err
 /* ---- walking through a document ---- */
 
 /* The path of a value is made of the keys that lead to it, with a point between, and [] for the
-   elements of an array: "sandboxes[].name". A key that does not fit counts as "?". */
+   elements of an array: "sandboxes[].name". A key that is too long, empty, or looks like a path
+   counts as "?". */
 typedef struct sbxi_walk {
     sbx_json json;
     const char *body;
@@ -6783,6 +6871,7 @@ typedef struct sbxi_walk {
     size_t
         base[SBX_JSON_DEPTH + 2]; /* the length of the path of the container, by depth of value */
     int entered;                  /* the last event was the beginning of an array */
+    int in_key;                   /* and a key that came in pieces is not complete */
     char path[96];
 } sbxi_walk;
 
@@ -6793,15 +6882,22 @@ static void sbxi_walk_init(sbxi_walk *w, const char *body, size_t len, char *scr
     w->at = 0;
     w->path[0] = 0;
     w->base[0] = 0;
-    w->entered = 0;
+    w->entered = w->in_key = 0;
     sbx_json_init(&w->json, scratch, cap);
 }
 
 static void sbxi_walk_key(sbxi_walk *w, const sbx_json_event *e)
 {
-    size_t at = w->base[e->depth];
-    const char *text = e->partial || e->len > 40 ? "?" : e->text;
-    size_t len = e->partial || e->len > 40 ? 1 : e->len;
+    size_t at = w->base[e->depth], len = e->len, i;
+    const char *text = e->text;
+    int odd = len == 0 || len > 40 || e->partial || w->in_key;
+    for (i = 0; !odd && i < len; i++)
+        odd = !text[i] || text[i] == '.' || text[i] == '[';
+    w->in_key = e->partial;
+    if (odd) {
+        text = "?";
+        len = 1;
+    }
     if (at + 1 + len + 3 > sizeof(w->path))
         return; /* deeper than anything we know of: never equal to a known path */
     if (at > 0)
@@ -7085,6 +7181,9 @@ static sbx_status sbxi_decode(const sbx_client *client, const sbxi_buffer *body,
         return st;
     /* Each text is at least two bytes shorter than what it was read from, so len suffices, with
        the room that the reader asks for at least. */
+    if (filling.count > SBXI_MAX_ITEMS || filling.inner_count > SBXI_MAX_ITEMS)
+        return sbxi_fail(err, SBX_E_TOO_BIG, "the service's response has more than %d items",
+                         SBXI_MAX_ITEMS);
     size = head_size + filling.count * record->size + filling.inner_count * record->inner_size;
     block = (char *)sbxi_object(&client->memory, size + len + 64);
     if (!block)
@@ -7247,14 +7346,14 @@ static sbx_status sbxi_classify_inside(sbx_error *err)
         const char *type, *operation;
     } failed[] = {{"WriteError", "write"}, {"ReadError", "read"}, {"CommandError", "command"}};
     int i;
+    if (http == 408 || strcmp(type, "CommandTimeout") == 0)
+        return SBX_E_COMMAND_TIMEOUT;
     for (i = 0; i < SBXI_COUNT(failed); i++) {
         if (strcmp(type, failed[i].type) == 0) {
             err->operation = failed[i].operation;
             return SBX_E_OPERATION;
         }
     }
-    if (strcmp(type, "CommandTimeout") == 0)
-        return SBX_E_COMMAND_TIMEOUT;
     if (http == 403) {
         sbxi_copy(err->error_type, sizeof(err->error_type), "PermissionDenied", 16);
         return SBX_E_OPERATION;
@@ -7269,6 +7368,18 @@ static sbx_status sbxi_classify_inside(sbx_error *err)
     return sbxi_classify_common(http, type);
 }
 
+/* 1 if what a sandbox was to be made from does not exist; sets the resource type to it. */
+static int sbxi_missing_origin(sbx_error *err)
+{
+    if (strcmp(err->error_type, "TemplateNotFound") == 0)
+        err->resource_type = "template";
+    else if (strcmp(err->error_type, "SnapshotNotFound") == 0)
+        err->resource_type = "snapshot";
+    else
+        return 0;
+    return 1;
+}
+
 static sbx_status sbxi_classify(sbx_error *err, sbxi_action action)
 {
     int http = err->http_status;
@@ -7277,6 +7388,8 @@ static sbx_status sbxi_classify(sbx_error *err, sbxi_action action)
         return SBX_E_CONNECTION;
     if (action == SBXI_INSIDE)
         return sbxi_classify_inside(err);
+    if (http == 404 && action == SBXI_CREATE && sbxi_missing_origin(err))
+        return SBX_E_NOT_FOUND;
     if (http == 404 && (action == SBXI_LIST || action == SBXI_CREATE))
         return SBX_E_API;
     if (http == 409 && action == SBXI_DELETE)
@@ -7296,11 +7409,11 @@ static sbx_status sbxi_classify(sbx_error *err, sbxi_action action)
 }
 
 /* What to do about it, where there is something. */
-static const char *sbxi_advice(sbx_status status, sbxi_action action)
+static const char *sbxi_advice(sbx_status status, int http)
 {
     if (status == SBX_E_AUTHENTICATION)
         return "; check the API key (sbx_config.api_key or LANGSMITH_API_KEY)";
-    if (status == SBX_E_API && action != SBXI_GET && action != SBXI_DELETE)
+    if (status == SBX_E_API && http == 404)
         return "; check that the endpoint is the sandbox service's (sbx_config.endpoint or "
                "LANGSMITH_ENDPOINT)";
     if (status == SBX_E_NOT_READY)
@@ -7330,7 +7443,7 @@ static sbx_status sbxi_service_error(const sbxi_exchange *x, sbxi_action action,
     sbxi_copy(said, sizeof(said), err->message, strlen(err->message));
     (void)sbxi_format(err->message, sizeof(err->message), "%s%sHTTP %d for %s %s%s%s",
                       *said ? said : "", *said ? " (" : "the service answered ", x->status,
-                      x->method, x->to.target, *said ? ")" : "", sbxi_advice(st, action));
+                      x->method, x->to.target, *said ? ")" : "", sbxi_advice(st, x->status));
     err->status = st;
     return st;
 }
@@ -7482,6 +7595,7 @@ static sbx_status sbxi_json_make(const sbx_allocator *memory,
     return sbx_json_writer_finish(&w, NULL);
 }
 
+#if !defined(SBX_NO_CONTROL) || !defined(SBX_NO_FILES) || defined(SBX_NO_WEBSOCKET)
 /* ---- the operation ---- */
 
 static sbx_status sbxi_request_step(sbx_op *op)
@@ -7495,7 +7609,7 @@ static sbx_status sbxi_request_step(sbx_op *op)
         op->error.operation = r->operation;
         return st;
     }
-    if (status == 404 && r->action == SBXI_DELETE && r->exchange.attempts > 1)
+    if (status == 404 && r->action == SBXI_DELETE && r->exchange.maybe_done)
         return SBX_OK; /* deleted by the attempt whose answer was lost */
     if (status < 200 || status > 299)
         return sbxi_service_error(&r->exchange, r->action, r->resource_type, r->operation,
@@ -7568,6 +7682,7 @@ static sbx_status sbxi_request_json(sbxi_request *r,
     }
     return st;
 }
+#endif
 #endif
 
 /* ==== src/control.c =========================================================================== */
@@ -7912,6 +8027,8 @@ static sbx_status sbxi_status_done(sbxi_request *r, void *out)
                                 &items, &count, &r->op.error);
     if (st == SBX_OK) {
         sbx_sandbox_status *status = (sbx_sandbox_status *)object;
+        if (!*status->status)
+            status->status = "ready";
         status->state = sbxi_state_of(status->status);
         *(sbx_sandbox_status **)out = status;
     }
@@ -8073,12 +8190,24 @@ typedef struct sbxi_waiting {
     sbxi_request request;
     int64_t interval_ms, timeout_ms;
     int64_t end; /* when it has to be ready */
+    char last_status[32];
 } sbxi_waiting;
+
+static sbx_status sbxi_waiting_timed_out(sbxi_waiting *waiting)
+{
+    sbx_error *err = &waiting->request.op.error;
+    const char *last = waiting->last_status;
+    (void)sbxi_fail(err, SBX_E_RESOURCE_TIMEOUT, "the sandbox was not ready within %l ms: %s%s",
+                    waiting->timeout_ms, *last ? "it is " : "the service did not say how it is",
+                    last);
+    err->resource_type = "sandbox";
+    sbxi_copy(err->last_status, sizeof(err->last_status), last, strlen(last));
+    return SBX_E_RESOURCE_TIMEOUT;
+}
 
 static sbx_status sbxi_waiting_done(sbxi_request *r, void *out)
 {
     sbxi_waiting *waiting = (sbxi_waiting *)r;
-    sbxi_address *to = &r->exchange.to;
     sbx_error *err = &r->op.error;
     int64_t now = sbxi_now(r->op.client);
     sbx_sandbox_status *status;
@@ -8087,9 +8216,10 @@ static sbx_status sbxi_waiting_done(sbxi_request *r, void *out)
     if (st != SBX_OK)
         return st;
     st = SBX_AGAIN;
+    sbxi_copy(waiting->last_status, sizeof(waiting->last_status), status->status,
+              strlen(status->status));
     if (status->state == SBX_STATE_READY) {
-        /* ".../status" without its end is the sandbox itself. */
-        to->text[strlen(to->host) + 1 + strlen(to->target) - strlen("/status")] = 0;
+        sbxi_address_cut(&r->exchange.to, "/status"); /* what is left is the sandbox itself */
         r->done = sbxi_sandbox_done;
         sbxi_exchange_again(&r->exchange, now);
     } else if (status->state == SBX_STATE_FAILED) {
@@ -8097,15 +8227,13 @@ static sbx_status sbxi_waiting_done(sbxi_request *r, void *out)
                        *status->status_message ? status->status_message
                                                : "the service gave no reason");
     } else if (now >= waiting->end) {
-        st = sbxi_fail(err, SBX_E_RESOURCE_TIMEOUT,
-                       "the sandbox was not ready within %l ms: it is %s", waiting->timeout_ms,
-                       *status->status ? status->status : "in an unknown state");
+        st = sbxi_waiting_timed_out(waiting);
     } else {
         int64_t left = waiting->end - now;
         sbxi_exchange_again(&r->exchange,
                             now + (left < waiting->interval_ms ? left : waiting->interval_ms));
     }
-    if (st != SBX_AGAIN) {
+    if (st == SBX_E_CREATION) {
         err->resource_type = "sandbox";
         sbxi_copy(err->last_status, sizeof(err->last_status), status->status,
                   strlen(status->status));
@@ -8114,7 +8242,18 @@ static sbx_status sbxi_waiting_done(sbxi_request *r, void *out)
     return st;
 }
 
-static const sbxi_op_type sbxi_waiting_type = {sizeof(sbxi_waiting), sbxi_request_step,
+static sbx_status sbxi_waiting_step(sbx_op *op)
+{
+    sbxi_waiting *waiting = (sbxi_waiting *)op;
+    sbx_status st = sbxi_request_step(op);
+    /* A pause that would end too late: the service was not available for an answer in time. */
+    if (st == SBX_AGAIN && waiting->request.exchange.state == SBXI_EXCHANGE_BACKOFF &&
+        waiting->request.exchange.attempts > 0 && sbxi_now(op->client) >= waiting->end)
+        return sbxi_waiting_timed_out(waiting);
+    return st;
+}
+
+static const sbxi_op_type sbxi_waiting_type = {sizeof(sbxi_waiting), sbxi_waiting_step,
                                                sbxi_request_wants, sbxi_request_dispose, NULL};
 
 SBX_API sbx_status sbx_sandbox_wait_start(sbx_client *client, const char *name,
@@ -8144,6 +8283,7 @@ SBX_API sbx_status sbx_sandbox_wait_start(sbx_client *client, const char *name,
     waiting->interval_ms = o.poll_interval_ms ? o.poll_interval_ms : 1000;
     waiting->timeout_ms = o.ready_timeout_ms ? o.ready_timeout_ms : 120000;
     waiting->end = sbxi_after(sbxi_now(client), waiting->timeout_ms);
+    r->exchange.pause_end = waiting->end;
     r->exchange.flags |= SBXI_IDEMPOTENT;
     sbxi_control_set(r, SBXI_GET, "sandbox", sbxi_waiting_done, out);
     *op = &r->op;
@@ -8228,8 +8368,6 @@ static sbx_status sbxi_write_new(const sbx_sandbox *sandbox, const char *path,
         sbxi_file_new(sandbox, "POST", "/upload?path=", path, options, "write", out, err);
     if (st != SBX_OK)
         return st;
-    /* The same bytes to the same path: a repetition changes nothing. */
-    (*out)->exchange.flags |= SBXI_IDEMPOTENT;
     st = sbxi_file_frame(*out, err);
     if (st != SBX_OK)
         sbx_op_free(&(*out)->op);
@@ -8300,12 +8438,12 @@ static sbx_status sbxi_read_done(sbxi_request *r, void *out)
 {
     sbxi_buffer *answer = &r->exchange.answer;
     sbx_bytes *bytes = (sbx_bytes *)sbxi_object(&r->op.client->memory, sizeof(*bytes));
-    if (!bytes || sbxi_buffer_append(answer, "", 1) != SBX_OK) {
+    if (!bytes || sbxi_buffer_terminate(answer) != SBX_OK) {
         sbx_free(bytes);
         return sbxi_fail_memory(&r->op.error);
     }
     bytes->data = sbxi_buffer_data(answer);
-    bytes->len = sbxi_buffer_len(answer) - 1;
+    bytes->len = sbxi_buffer_len(answer);
     sbxi_object_attach(bytes, 0, answer->data, answer->cap);
     sbxi_buffer_init(answer, answer->memory, answer->ceiling);
     *(sbx_bytes **)out = bytes;
@@ -8488,24 +8626,55 @@ static void sbxi_run_http_json(sbx_json_writer *w, const void *from)
     sbx_json_end_object(w);
 }
 
+static sbx_status sbxi_fail_output(size_t max_output, sbx_error *err)
+{
+    return sbxi_fail(err, SBX_E_TOO_BIG,
+                     "the command's output is longer than %l bytes (max_output): raise it, or take "
+                     "the output by on_output with discard_output",
+                     (int64_t)max_output);
+}
+
 static sbx_status sbxi_run_http_done(const sbx_client *client, const sbxi_exchange *x,
-                                     sbx_result **out, sbx_error *err)
+                                     size_t max_output, int discard, sbx_result **out,
+                                     sbx_error *err)
 {
     void *object;
     char *items;
     size_t count;
+    sbx_result *result;
     sbx_status st =
         sbxi_decode(client, &x->answer, &sbxi_result_record, 0, &object, &items, &count, err);
-    if (st == SBX_OK)
-        *out = (sbx_result *)object;
-    return st;
+    if (st != SBX_OK)
+        return st;
+    result = (sbx_result *)object;
+    if (discard) {
+        result->out = result->err = "";
+        result->out_len = result->err_len = 0;
+    }
+    if (result->out_len > max_output || result->err_len > max_output - result->out_len) {
+        sbx_free(result);
+        return sbxi_fail_output(max_output, err);
+    }
+    *out = result;
+    return SBX_OK;
 }
 
 #ifdef SBX_NO_WEBSOCKET
 
+typedef struct sbxi_http_run {
+    sbxi_request request;
+    size_t max_output;
+    int discard;
+} sbxi_http_run;
+
+static const sbxi_op_type sbxi_http_run_type = {sizeof(sbxi_http_run), sbxi_request_step,
+                                                sbxi_request_wants, sbxi_request_dispose, NULL};
+
 static sbx_status sbxi_run_done(sbxi_request *r, void *out)
 {
-    return sbxi_run_http_done(r->op.client, &r->exchange, (sbx_result **)out, &r->op.error);
+    const sbxi_http_run *run = (const sbxi_http_run *)r;
+    return sbxi_run_http_done(r->op.client, &r->exchange, run->max_output, run->discard,
+                              (sbx_result **)out, &r->op.error);
 }
 
 SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command,
@@ -8524,7 +8693,7 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
         st = sbxi_fail(err, SBX_E_UNSUPPORTED,
                        "on_output and pty need the WebSocket part: build without SBX_NO_WEBSOCKET");
     if (st == SBX_OK)
-        st = sbxi_request_new(sandbox->client, &sbxi_request_type, "POST", sandbox->dataplane_url,
+        st = sbxi_request_new(sandbox->client, &sbxi_http_run_type, "POST", sandbox->dataplane_url,
                               "/execute", NULL, "", &run.o.call, &r, err);
     if (st != SBX_OK)
         return st;
@@ -8533,12 +8702,13 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
         sbx_op_free(&r->op);
         return st;
     }
-    r->exchange.flags |= SBXI_FRESH | SBXI_SINGLE;
+    r->exchange.flags |= SBXI_FRESH | SBXI_UNSENT;
     r->exchange.limit_ms = run.o.timeout_ms < 0 ? SBX_NONE : sbxi_after(10000, run.o.timeout_ms);
-    r->exchange.max_answer = run.o.max_output;
     r->action = SBXI_INSIDE;
     r->resource_type = "";
     r->operation = "command";
+    ((sbxi_http_run *)r)->max_output = run.o.max_output;
+    ((sbxi_http_run *)r)->discard = run.o.discard_output;
     r->done = sbxi_run_done;
     r->out = out;
     *op = &r->op;
@@ -8585,7 +8755,7 @@ struct sbx_command {
     size_t http_body_size;
     char id[64], key[25];
     int64_t pid;
-    int sent, started; /* execute has left; the service has answered it */
+    int sent, started; /* execute was given to a connection; the service has answered it */
     int failures;
     int reattaching;    /* this connection began with reconnect */
     int busy;           /* there may be more to do without waiting */
@@ -8761,7 +8931,8 @@ static void sbxi_command_goodbye(sbx_command *c, int code)
 {
     unsigned char payload[125];
     sbxi_connection *connection = c->exchange.connection;
-    if (connection && c->state == SBXI_COMMAND_STREAM && !connection->ended) {
+    if (connection && c->state == SBXI_COMMAND_STREAM && !connection->ended &&
+        !connection->broken) {
         if (sbxi_command_frame(c, SBX_WS_CLOSE, payload, sbx_ws_close_payload(payload, code, "")) ==
             SBX_OK)
             (void)sbxi_connection_flush(connection, NULL);
@@ -8783,8 +8954,7 @@ static sbx_status sbxi_command_violation(sbx_command *c, sbx_status st, int code
 static sbx_status sbxi_command_to_http(sbx_command *c)
 {
     sbxi_exchange *x = &c->exchange;
-    /* ".../execute/ws" without its end is the HTTP endpoint. */
-    x->to.text[strlen(x->to.host) + 1 + strlen(x->to.target) - strlen("/ws")] = 0;
+    sbxi_address_cut(&x->to, "/ws"); /* what is left is the HTTP endpoint */
     x->method = "POST";
     x->upgrade_key = NULL;
     x->has_body = 1;
@@ -8792,7 +8962,7 @@ static sbx_status sbxi_command_to_http(sbx_command *c)
     x->before = x->after = "";
     x->data = c->http_body;
     x->data_len = c->http_body_size - 1;
-    x->max_answer = c->max_output;
+    x->flags = SBXI_FRESH | SBXI_UNSENT;
     x->limit_ms = c->timeout_ms < 0 ? SBX_NONE : sbxi_after(10000, c->timeout_ms);
     sbxi_exchange_again(x, 0);
     c->state = SBXI_COMMAND_HTTP;
@@ -8808,8 +8978,8 @@ static sbx_status sbxi_command_upgraded(sbx_command *c)
     if (x->status == 404 && !c->sent && c->http_body)
         return sbxi_command_to_http(c);
     if (x->status != 101) {
-        sbx_status st =
-            sbxi_service_error(x, SBXI_UPGRADE, "", c->started ? "reconnect" : "command", &c->op.error);
+        sbx_status st = sbxi_service_error(x, SBXI_UPGRADE, "",
+                                           c->started ? "reconnect" : "command", &c->op.error);
         if (x->status == 500 || (x->status >= 502 && x->status <= 504))
             return sbxi_command_lost(c, 0);
         if (x->status == 404 && !c->sent)
@@ -8820,13 +8990,14 @@ static sbx_status sbxi_command_upgraded(sbx_command *c)
                 x->to.target);
         return st;
     }
-    if (x->upgrade_ok != 3 || !x->accept_ok || x->protocol_offered)
+    if (!x->upgrade_named || !x->upgrade_connected || !x->accept_ok || x->upgrade_unasked)
         return sbxi_command_violation(c, SBX_E_PROTOCOL, 1002,
                                       "the WebSocket handshake was not "
                                       "accepted as RFC 6455 says");
     sbx_ws_init(&c->ws, SBX_WS_CLIENT, c->op.client->max_message);
     sbxi_buffer_consume(&c->message, sbxi_buffer_len(&c->message));
     c->state = SBXI_COMMAND_STREAM;
+    c->budget_end = 0;
     c->heard_at = now;
     c->ping_at = now + SBXI_PING_MS;
     c->pinged_at = 0;
@@ -8961,7 +9132,7 @@ static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len
     size_t at = 0;
     sbx_status st;
     memset(m, 0, sizeof(*m));
-    m->exit_code = -1;
+    m->exit_code = INT64_MIN;
     c->text.start = c->text.end = 0;
     if (sbxi_buffer_reserve(&c->text, len + 16) != SBX_OK)
         return sbxi_fail_memory(&c->op.error);
@@ -8994,11 +9165,13 @@ static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len
                                   j.problem ? j.problem : "a message is not complete JSON");
 }
 
-/* The service has shown that the command is attached. */
+/* The service has shown that the command is attached: what failed before is forgotten. */
 static void sbxi_command_alive(sbx_command *c)
 {
-    c->failures = 0;
-    c->budget_end = 0;
+    if (c->failures) {
+        c->failures = 0;
+        sbxi_error_clear(&c->op.error);
+    }
 }
 
 /* Output has arrived: drops what is known already, counts what is missing, gives the rest. */
@@ -9074,6 +9247,8 @@ static sbx_status sbxi_command_started(sbx_command *c, const sbxi_message *m)
     int ours = m->id_len == strlen(c->id) && memcmp(m->id, c->id, m->id_len) == 0;
     if (!c->started) {
         /* A service that does not know of our ids names the command itself. */
+        if (m->id_len >= sizeof(c->id))
+            return sbxi_command_violation(c, SBX_E_PROTOCOL, 1007, "the command's id is too long");
         if (m->id_len && !ours)
             sbxi_copy(c->id, sizeof(c->id), m->id, m->id_len);
     } else if (!ours) {
@@ -9100,6 +9275,8 @@ static sbx_status sbxi_command_message(sbx_command *c, const char *data, size_t 
     case SBXI_MESSAGE_STDERR:
         return sbxi_command_output(c, &m);
     case SBXI_MESSAGE_EXIT:
+        if (m.exit_code == INT64_MIN)
+            return sbxi_command_violation(c, SBX_E_PROTOCOL, 1007, "exit has no exit_code");
         c->exit_code = (int)m.exit_code;
         sbxi_command_goodbye(c, 1000);
         c->state = SBXI_COMMAND_EXITED;
@@ -9114,11 +9291,11 @@ static sbx_status sbxi_command_message(sbx_command *c, const char *data, size_t 
 /* One event of the WebSocket. SBX_OK: go on, perhaps in another state. */
 static sbx_status sbxi_command_event(sbx_command *c, const sbx_ws_event *e)
 {
-    char why[64];
     sbx_status st;
+    int code;
     switch (e->opcode) {
     case SBX_WS_PING:
-        /* Only the latest of a flood of pings needs an answer (RFC 6455, 5.5.3). */
+        /* Not every ping of a flood needs an answer (RFC 6455, 5.5.3). */
         if (sbxi_buffer_len(&c->exchange.connection->out) > 4096)
             return SBX_OK;
         return sbxi_command_frame(c, SBX_WS_PONG, e->data, e->len);
@@ -9126,15 +9303,13 @@ static sbx_status sbxi_command_event(sbx_command *c, const sbx_ws_event *e)
         c->pinged_at = 0;
         return SBX_OK;
     case SBX_WS_CLOSE:
-        (void)sbxi_format(why, sizeof(why), "the connection was closed with code %d",
-                          e->close_code);
-        (void)sbxi_fail(&c->op.error,
-                        e->close_code == 1001 ? SBX_E_SERVER_RELOAD : SBX_E_CONNECTION,
-                        "%s port %d: %s before the command's end", c->exchange.to.host,
-                        (int)c->exchange.to.port, why);
-        c->op.error.close_code = e->close_code;
-        sbxi_command_goodbye(c, e->close_code == 1005 ? 1000 : e->close_code);
-        return sbxi_command_lost(c, e->close_code == 1001);
+        code = e->close_code;
+        sbxi_command_goodbye(c, code == 1005 ? 1000 : code);
+        (void)sbxi_fail(&c->op.error, code == 1001 ? SBX_E_SERVER_RELOAD : SBX_E_CONNECTION,
+                        "%s port %d closed the connection before the command's end, with code %d",
+                        c->exchange.to.host, (int)c->exchange.to.port, code);
+        c->op.error.close_code = code;
+        return sbxi_command_lost(c, code == 1001);
     default:
         if (e->first)
             c->message.start = c->message.end = 0;
@@ -9195,37 +9370,33 @@ static sbx_status sbxi_command_keepalive(sbx_command *c, int64_t now)
     return sbxi_command_frame(c, SBX_WS_PING, "", 0);
 }
 
-/* SBX_OK: sent what there was, or the connection is lost and will come back. SBX_AGAIN: not all. */
+/* Sends what is queued. SBX_OK: go on, perhaps in another state. */
 static sbx_status sbxi_command_flush(sbx_command *c)
 {
     sbx_status st = sbxi_connection_flush(c->exchange.connection, &c->op.error);
-    return st == SBX_OK || st == SBX_AGAIN || st == SBX_E_MEMORY ? st : sbxi_command_lost(c, 0);
+    if (st == SBX_OK || st == SBX_AGAIN)
+        return SBX_OK;
+    return st == SBX_E_MEMORY ? st : sbxi_command_lost(c, 0);
 }
 
 /* Handles what has arrived. SBX_OK: there may be more, or the state is another; SBX_AGAIN: wait. */
 static sbx_status sbxi_command_stream(sbx_command *c, int64_t now)
 {
-    sbx_status st = SBX_OK;
+    /* First what is queued, since a step may end with each chunk that arrives. */
+    sbx_status st = sbxi_command_flush(c);
     int i;
     for (i = 0; i < SBXI_MESSAGES && st == SBX_OK; i++) {
-        st = sbxi_command_receive(c, now);
         if (c->state != SBXI_COMMAND_STREAM || c->chunk.len)
             return st;
+        st = sbxi_command_receive(c, now);
     }
-    if (st != SBX_OK && st != SBX_AGAIN)
+    if (st != SBX_AGAIN)
         return st;
-    if (st == SBX_AGAIN) {
-        sbx_status alive = sbxi_command_keepalive(c, now);
-        if (alive != SBX_OK || c->state != SBXI_COMMAND_STREAM)
-            return alive;
-    }
-    if (sbxi_buffer_len(&c->exchange.connection->out) > 0 ||
-        c->exchange.connection->stream->methods->flush) {
-        sbx_status flushed = sbxi_command_flush(c);
-        if (flushed < 0 || c->state != SBXI_COMMAND_STREAM)
-            return flushed;
-    }
-    return st;
+    /* Only after reading, or an answer that was there all along would come too late. */
+    st = sbxi_command_keepalive(c, now);
+    if (st == SBX_OK && c->state == SBXI_COMMAND_STREAM)
+        st = sbxi_command_flush(c);
+    return st == SBX_OK && c->state == SBXI_COMMAND_STREAM ? SBX_AGAIN : st;
 }
 
 /* ---- the operation ---- */
@@ -9237,7 +9408,7 @@ static sbx_status sbxi_command_give(sbx_command *c, sbx_result **out)
     int i;
     for (i = 0; result && i < 2; i++) {
         sbxi_buffer *b = &c->output[i].collected;
-        if (sbxi_buffer_len(b) && sbxi_buffer_append(b, "", 1) != SBX_OK) {
+        if (sbxi_buffer_len(b) && sbxi_buffer_terminate(b) != SBX_OK) {
             sbx_free(result);
             result = NULL;
         }
@@ -9254,7 +9425,7 @@ static sbx_status sbxi_command_give(sbx_command *c, sbx_result **out)
         if (!len)
             continue;
         *(i ? &result->err : &result->out) = sbxi_buffer_data(b);
-        *(i ? &result->err_len : &result->out_len) = len - 1;
+        *(i ? &result->err_len : &result->out_len) = len;
         sbxi_object_attach(result, i, b->data, b->cap);
         sbxi_buffer_init(b, b->memory, b->ceiling);
     }
@@ -9292,7 +9463,8 @@ static sbx_status sbxi_command_pass(sbx_command *c)
             return sbxi_service_error(&c->exchange, SBXI_INSIDE, "", "command", &c->op.error);
         c->state = SBXI_COMMAND_EXITED;
         c->taken = 1;
-        return sbxi_run_http_done(c->op.client, &c->exchange, c->out, &c->op.error);
+        return sbxi_run_http_done(c->op.client, &c->exchange, c->max_output, c->discard, c->out,
+                                  &c->op.error);
     default:
         return SBX_OK;
     }
@@ -9325,7 +9497,9 @@ static int sbxi_command_wants(sbx_op *op, sbx_item *items, int cap, int64_t *wak
 {
     sbx_command *c = (sbx_command *)op;
     sbxi_connection *connection = c->exchange.connection;
-    int64_t at = c->busy || c->state == SBXI_COMMAND_START ? 0 : SBXI_FOREVER, sleep_ms = SBX_NONE;
+    /* Behind a chunk that was given there may be more, in the connection's buffer. */
+    int at_once = c->busy || c->chunk.len || c->state == SBXI_COMMAND_START;
+    int64_t at = at_once ? 0 : SBXI_FOREVER, sleep_ms = SBX_NONE;
     int n = 0;
     if (c->state == SBXI_COMMAND_CONNECT || c->state == SBXI_COMMAND_HTTP) {
         n = sbxi_exchange_wants(&c->exchange, items, cap, wake);
@@ -9512,7 +9686,7 @@ SBX_API sbx_status sbx_command_result(sbx_command *command, sbx_result **out, sb
 
 SBX_API const char *sbx_command_id(const sbx_command *command)
 {
-    return command->id;
+    return command ? command->id : "";
 }
 
 SBX_API int64_t sbx_command_pid(const sbx_command *command)
@@ -9580,10 +9754,6 @@ static sbx_status sbxi_config_check(const sbx_config *config, sbx_error *err)
 #endif
     if (config->max_retries < SBX_NONE)
         return sbxi_fail_argument(err, "max_retries", "must be 0, SBX_NONE or positive");
-    if (config->api_key && (!sbxi_http1_value(config->api_key, strlen(config->api_key)) ||
-                            sbxi_has_control(config->api_key)))
-        return sbxi_fail_argument(err, "api_key",
-                                  "must not hold control characters or line breaks");
     return sbxi_check_time("timeout_ms", config->timeout_ms, err);
 }
 
@@ -9662,14 +9832,12 @@ static sbx_status sbxi_client_endpoint(sbx_client *c, const char *endpoint, sbx_
 static sbx_status sbxi_client_key(sbx_client *c, const char *key, sbx_error *err)
 {
 #ifndef SBX_NO_ENV
-    if (!key) {
+    if (!key)
         key = sbxi_env("LANGSMITH_API_KEY", "LANGCHAIN_API_KEY");
-        if (key && !sbxi_http1_value(key, strlen(key)))
-            return sbxi_fail_argument(err, "api_key",
-                                      "(from LANGSMITH_API_KEY) must not hold control "
-                                      "characters or line breaks");
-    }
 #endif
+    if (key && sbxi_has_control(key))
+        return sbxi_fail_argument(err, "api_key",
+                                  "(or LANGSMITH_API_KEY) must not hold control characters");
     if (key && *key) {
         size_t size = strlen(key) + 1;
         c->api_key = (char *)sbxi_alloc(&c->memory, size);
@@ -9736,6 +9904,8 @@ SBX_API sbx_status sbx_open(const sbx_config *config, sbx_client **out, sbx_erro
         sbxi_client_free(c);
         return st;
     }
+    c->clock = 1;
+    c->clock_raw = c->transport->now_ms(c->state);
     *out = c;
     return SBX_OK;
 }

@@ -49,7 +49,8 @@ static void sbxi_buffer_compact(sbxi_buffer *b)
    moving costs in proportion to what went through. */
 static sbx_status sbxi_buffer_reserve(sbxi_buffer *b, size_t len)
 {
-    size_t cap = b->cap < 256 ? 256 : b->cap;
+    const size_t least = b->ceiling < 256 ? b->ceiling : 256;
+    size_t cap = b->cap < least ? least : b->cap;
     char *data;
     if (len <= b->cap - b->end)
         return SBX_OK;
@@ -83,3 +84,14 @@ static sbx_status sbxi_buffer_text(sbxi_buffer *b, const char *text)
 {
     return sbxi_buffer_append(b, text, strlen(text));
 }
+
+#if !defined(SBX_NO_FILES) || !defined(SBX_NO_WEBSOCKET)
+/* Puts a 0 behind the bytes, which is not counted. */
+static sbx_status sbxi_buffer_terminate(sbxi_buffer *b)
+{
+    sbx_status st = sbxi_buffer_reserve(b, 1);
+    if (st == SBX_OK)
+        b->data[b->end] = 0;
+    return st;
+}
+#endif

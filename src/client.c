@@ -37,10 +37,6 @@ static sbx_status sbxi_config_check(const sbx_config *config, sbx_error *err)
 #endif
     if (config->max_retries < SBX_NONE)
         return sbxi_fail_argument(err, "max_retries", "must be 0, SBX_NONE or positive");
-    if (config->api_key && (!sbxi_http1_value(config->api_key, strlen(config->api_key)) ||
-                            sbxi_has_control(config->api_key)))
-        return sbxi_fail_argument(err, "api_key",
-                                  "must not hold control characters or line breaks");
     return sbxi_check_time("timeout_ms", config->timeout_ms, err);
 }
 
@@ -119,14 +115,12 @@ static sbx_status sbxi_client_endpoint(sbx_client *c, const char *endpoint, sbx_
 static sbx_status sbxi_client_key(sbx_client *c, const char *key, sbx_error *err)
 {
 #ifndef SBX_NO_ENV
-    if (!key) {
+    if (!key)
         key = sbxi_env("LANGSMITH_API_KEY", "LANGCHAIN_API_KEY");
-        if (key && !sbxi_http1_value(key, strlen(key)))
-            return sbxi_fail_argument(err, "api_key",
-                                      "(from LANGSMITH_API_KEY) must not hold control "
-                                      "characters or line breaks");
-    }
 #endif
+    if (key && sbxi_has_control(key))
+        return sbxi_fail_argument(err, "api_key",
+                                  "(or LANGSMITH_API_KEY) must not hold control characters");
     if (key && *key) {
         size_t size = strlen(key) + 1;
         c->api_key = (char *)sbxi_alloc(&c->memory, size);
@@ -193,6 +187,8 @@ SBX_API sbx_status sbx_open(const sbx_config *config, sbx_client **out, sbx_erro
         sbxi_client_free(c);
         return st;
     }
+    c->clock = 1;
+    c->clock_raw = c->transport->now_ms(c->state);
     *out = c;
     return SBX_OK;
 }

@@ -113,24 +113,55 @@ static void sbxi_run_http_json(sbx_json_writer *w, const void *from)
     sbx_json_end_object(w);
 }
 
+static sbx_status sbxi_fail_output(size_t max_output, sbx_error *err)
+{
+    return sbxi_fail(err, SBX_E_TOO_BIG,
+                     "the command's output is longer than %l bytes (max_output): raise it, or take "
+                     "the output by on_output with discard_output",
+                     (int64_t)max_output);
+}
+
 static sbx_status sbxi_run_http_done(const sbx_client *client, const sbxi_exchange *x,
-                                     sbx_result **out, sbx_error *err)
+                                     size_t max_output, int discard, sbx_result **out,
+                                     sbx_error *err)
 {
     void *object;
     char *items;
     size_t count;
+    sbx_result *result;
     sbx_status st =
         sbxi_decode(client, &x->answer, &sbxi_result_record, 0, &object, &items, &count, err);
-    if (st == SBX_OK)
-        *out = (sbx_result *)object;
-    return st;
+    if (st != SBX_OK)
+        return st;
+    result = (sbx_result *)object;
+    if (discard) {
+        result->out = result->err = "";
+        result->out_len = result->err_len = 0;
+    }
+    if (result->out_len > max_output || result->err_len > max_output - result->out_len) {
+        sbx_free(result);
+        return sbxi_fail_output(max_output, err);
+    }
+    *out = result;
+    return SBX_OK;
 }
 
 #ifdef SBX_NO_WEBSOCKET
 
+typedef struct sbxi_http_run {
+    sbxi_request request;
+    size_t max_output;
+    int discard;
+} sbxi_http_run;
+
+static const sbxi_op_type sbxi_http_run_type = {sizeof(sbxi_http_run), sbxi_request_step,
+                                                sbxi_request_wants, sbxi_request_dispose, NULL};
+
 static sbx_status sbxi_run_done(sbxi_request *r, void *out)
 {
-    return sbxi_run_http_done(r->op.client, &r->exchange, (sbx_result **)out, &r->op.error);
+    const sbxi_http_run *run = (const sbxi_http_run *)r;
+    return sbxi_run_http_done(r->op.client, &r->exchange, run->max_output, run->discard,
+                              (sbx_result **)out, &r->op.error);
 }
 
 SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command,
@@ -149,7 +180,7 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
         st = sbxi_fail(err, SBX_E_UNSUPPORTED,
                        "on_output and pty need the WebSocket part: build without SBX_NO_WEBSOCKET");
     if (st == SBX_OK)
-        st = sbxi_request_new(sandbox->client, &sbxi_request_type, "POST", sandbox->dataplane_url,
+        st = sbxi_request_new(sandbox->client, &sbxi_http_run_type, "POST", sandbox->dataplane_url,
                               "/execute", NULL, "", &run.o.call, &r, err);
     if (st != SBX_OK)
         return st;
@@ -158,12 +189,13 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
         sbx_op_free(&r->op);
         return st;
     }
-    r->exchange.flags |= SBXI_FRESH | SBXI_SINGLE;
+    r->exchange.flags |= SBXI_FRESH | SBXI_UNSENT;
     r->exchange.limit_ms = run.o.timeout_ms < 0 ? SBX_NONE : sbxi_after(10000, run.o.timeout_ms);
-    r->exchange.max_answer = run.o.max_output;
     r->action = SBXI_INSIDE;
     r->resource_type = "";
     r->operation = "command";
+    ((sbxi_http_run *)r)->max_output = run.o.max_output;
+    ((sbxi_http_run *)r)->discard = run.o.discard_output;
     r->done = sbxi_run_done;
     r->out = out;
     *op = &r->op;
@@ -210,7 +242,7 @@ struct sbx_command {
     size_t http_body_size;
     char id[64], key[25];
     int64_t pid;
-    int sent, started; /* execute has left; the service has answered it */
+    int sent, started; /* execute was given to a connection; the service has answered it */
     int failures;
     int reattaching;    /* this connection began with reconnect */
     int busy;           /* there may be more to do without waiting */
@@ -386,7 +418,8 @@ static void sbxi_command_goodbye(sbx_command *c, int code)
 {
     unsigned char payload[125];
     sbxi_connection *connection = c->exchange.connection;
-    if (connection && c->state == SBXI_COMMAND_STREAM && !connection->ended) {
+    if (connection && c->state == SBXI_COMMAND_STREAM && !connection->ended &&
+        !connection->broken) {
         if (sbxi_command_frame(c, SBX_WS_CLOSE, payload, sbx_ws_close_payload(payload, code, "")) ==
             SBX_OK)
             (void)sbxi_connection_flush(connection, NULL);
@@ -408,8 +441,7 @@ static sbx_status sbxi_command_violation(sbx_command *c, sbx_status st, int code
 static sbx_status sbxi_command_to_http(sbx_command *c)
 {
     sbxi_exchange *x = &c->exchange;
-    /* ".../execute/ws" without its end is the HTTP endpoint. */
-    x->to.text[strlen(x->to.host) + 1 + strlen(x->to.target) - strlen("/ws")] = 0;
+    sbxi_address_cut(&x->to, "/ws"); /* what is left is the HTTP endpoint */
     x->method = "POST";
     x->upgrade_key = NULL;
     x->has_body = 1;
@@ -417,7 +449,7 @@ static sbx_status sbxi_command_to_http(sbx_command *c)
     x->before = x->after = "";
     x->data = c->http_body;
     x->data_len = c->http_body_size - 1;
-    x->max_answer = c->max_output;
+    x->flags = SBXI_FRESH | SBXI_UNSENT;
     x->limit_ms = c->timeout_ms < 0 ? SBX_NONE : sbxi_after(10000, c->timeout_ms);
     sbxi_exchange_again(x, 0);
     c->state = SBXI_COMMAND_HTTP;
@@ -433,8 +465,8 @@ static sbx_status sbxi_command_upgraded(sbx_command *c)
     if (x->status == 404 && !c->sent && c->http_body)
         return sbxi_command_to_http(c);
     if (x->status != 101) {
-        sbx_status st =
-            sbxi_service_error(x, SBXI_UPGRADE, "", c->started ? "reconnect" : "command", &c->op.error);
+        sbx_status st = sbxi_service_error(x, SBXI_UPGRADE, "",
+                                           c->started ? "reconnect" : "command", &c->op.error);
         if (x->status == 500 || (x->status >= 502 && x->status <= 504))
             return sbxi_command_lost(c, 0);
         if (x->status == 404 && !c->sent)
@@ -445,13 +477,14 @@ static sbx_status sbxi_command_upgraded(sbx_command *c)
                 x->to.target);
         return st;
     }
-    if (x->upgrade_ok != 3 || !x->accept_ok || x->protocol_offered)
+    if (!x->upgrade_named || !x->upgrade_connected || !x->accept_ok || x->upgrade_unasked)
         return sbxi_command_violation(c, SBX_E_PROTOCOL, 1002,
                                       "the WebSocket handshake was not "
                                       "accepted as RFC 6455 says");
     sbx_ws_init(&c->ws, SBX_WS_CLIENT, c->op.client->max_message);
     sbxi_buffer_consume(&c->message, sbxi_buffer_len(&c->message));
     c->state = SBXI_COMMAND_STREAM;
+    c->budget_end = 0;
     c->heard_at = now;
     c->ping_at = now + SBXI_PING_MS;
     c->pinged_at = 0;
@@ -586,7 +619,7 @@ static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len
     size_t at = 0;
     sbx_status st;
     memset(m, 0, sizeof(*m));
-    m->exit_code = -1;
+    m->exit_code = INT64_MIN;
     c->text.start = c->text.end = 0;
     if (sbxi_buffer_reserve(&c->text, len + 16) != SBX_OK)
         return sbxi_fail_memory(&c->op.error);
@@ -619,11 +652,13 @@ static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len
                                   j.problem ? j.problem : "a message is not complete JSON");
 }
 
-/* The service has shown that the command is attached. */
+/* The service has shown that the command is attached: what failed before is forgotten. */
 static void sbxi_command_alive(sbx_command *c)
 {
-    c->failures = 0;
-    c->budget_end = 0;
+    if (c->failures) {
+        c->failures = 0;
+        sbxi_error_clear(&c->op.error);
+    }
 }
 
 /* Output has arrived: drops what is known already, counts what is missing, gives the rest. */
@@ -699,6 +734,8 @@ static sbx_status sbxi_command_started(sbx_command *c, const sbxi_message *m)
     int ours = m->id_len == strlen(c->id) && memcmp(m->id, c->id, m->id_len) == 0;
     if (!c->started) {
         /* A service that does not know of our ids names the command itself. */
+        if (m->id_len >= sizeof(c->id))
+            return sbxi_command_violation(c, SBX_E_PROTOCOL, 1007, "the command's id is too long");
         if (m->id_len && !ours)
             sbxi_copy(c->id, sizeof(c->id), m->id, m->id_len);
     } else if (!ours) {
@@ -725,6 +762,8 @@ static sbx_status sbxi_command_message(sbx_command *c, const char *data, size_t 
     case SBXI_MESSAGE_STDERR:
         return sbxi_command_output(c, &m);
     case SBXI_MESSAGE_EXIT:
+        if (m.exit_code == INT64_MIN)
+            return sbxi_command_violation(c, SBX_E_PROTOCOL, 1007, "exit has no exit_code");
         c->exit_code = (int)m.exit_code;
         sbxi_command_goodbye(c, 1000);
         c->state = SBXI_COMMAND_EXITED;
@@ -739,11 +778,11 @@ static sbx_status sbxi_command_message(sbx_command *c, const char *data, size_t 
 /* One event of the WebSocket. SBX_OK: go on, perhaps in another state. */
 static sbx_status sbxi_command_event(sbx_command *c, const sbx_ws_event *e)
 {
-    char why[64];
     sbx_status st;
+    int code;
     switch (e->opcode) {
     case SBX_WS_PING:
-        /* Only the latest of a flood of pings needs an answer (RFC 6455, 5.5.3). */
+        /* Not every ping of a flood needs an answer (RFC 6455, 5.5.3). */
         if (sbxi_buffer_len(&c->exchange.connection->out) > 4096)
             return SBX_OK;
         return sbxi_command_frame(c, SBX_WS_PONG, e->data, e->len);
@@ -751,15 +790,13 @@ static sbx_status sbxi_command_event(sbx_command *c, const sbx_ws_event *e)
         c->pinged_at = 0;
         return SBX_OK;
     case SBX_WS_CLOSE:
-        (void)sbxi_format(why, sizeof(why), "the connection was closed with code %d",
-                          e->close_code);
-        (void)sbxi_fail(&c->op.error,
-                        e->close_code == 1001 ? SBX_E_SERVER_RELOAD : SBX_E_CONNECTION,
-                        "%s port %d: %s before the command's end", c->exchange.to.host,
-                        (int)c->exchange.to.port, why);
-        c->op.error.close_code = e->close_code;
-        sbxi_command_goodbye(c, e->close_code == 1005 ? 1000 : e->close_code);
-        return sbxi_command_lost(c, e->close_code == 1001);
+        code = e->close_code;
+        sbxi_command_goodbye(c, code == 1005 ? 1000 : code);
+        (void)sbxi_fail(&c->op.error, code == 1001 ? SBX_E_SERVER_RELOAD : SBX_E_CONNECTION,
+                        "%s port %d closed the connection before the command's end, with code %d",
+                        c->exchange.to.host, (int)c->exchange.to.port, code);
+        c->op.error.close_code = code;
+        return sbxi_command_lost(c, code == 1001);
     default:
         if (e->first)
             c->message.start = c->message.end = 0;
@@ -820,37 +857,33 @@ static sbx_status sbxi_command_keepalive(sbx_command *c, int64_t now)
     return sbxi_command_frame(c, SBX_WS_PING, "", 0);
 }
 
-/* SBX_OK: sent what there was, or the connection is lost and will come back. SBX_AGAIN: not all. */
+/* Sends what is queued. SBX_OK: go on, perhaps in another state. */
 static sbx_status sbxi_command_flush(sbx_command *c)
 {
     sbx_status st = sbxi_connection_flush(c->exchange.connection, &c->op.error);
-    return st == SBX_OK || st == SBX_AGAIN || st == SBX_E_MEMORY ? st : sbxi_command_lost(c, 0);
+    if (st == SBX_OK || st == SBX_AGAIN)
+        return SBX_OK;
+    return st == SBX_E_MEMORY ? st : sbxi_command_lost(c, 0);
 }
 
 /* Handles what has arrived. SBX_OK: there may be more, or the state is another; SBX_AGAIN: wait. */
 static sbx_status sbxi_command_stream(sbx_command *c, int64_t now)
 {
-    sbx_status st = SBX_OK;
+    /* First what is queued, since a step may end with each chunk that arrives. */
+    sbx_status st = sbxi_command_flush(c);
     int i;
     for (i = 0; i < SBXI_MESSAGES && st == SBX_OK; i++) {
-        st = sbxi_command_receive(c, now);
         if (c->state != SBXI_COMMAND_STREAM || c->chunk.len)
             return st;
+        st = sbxi_command_receive(c, now);
     }
-    if (st != SBX_OK && st != SBX_AGAIN)
+    if (st != SBX_AGAIN)
         return st;
-    if (st == SBX_AGAIN) {
-        sbx_status alive = sbxi_command_keepalive(c, now);
-        if (alive != SBX_OK || c->state != SBXI_COMMAND_STREAM)
-            return alive;
-    }
-    if (sbxi_buffer_len(&c->exchange.connection->out) > 0 ||
-        c->exchange.connection->stream->methods->flush) {
-        sbx_status flushed = sbxi_command_flush(c);
-        if (flushed < 0 || c->state != SBXI_COMMAND_STREAM)
-            return flushed;
-    }
-    return st;
+    /* Only after reading, or an answer that was there all along would come too late. */
+    st = sbxi_command_keepalive(c, now);
+    if (st == SBX_OK && c->state == SBXI_COMMAND_STREAM)
+        st = sbxi_command_flush(c);
+    return st == SBX_OK && c->state == SBXI_COMMAND_STREAM ? SBX_AGAIN : st;
 }
 
 /* ---- the operation ---- */
@@ -862,7 +895,7 @@ static sbx_status sbxi_command_give(sbx_command *c, sbx_result **out)
     int i;
     for (i = 0; result && i < 2; i++) {
         sbxi_buffer *b = &c->output[i].collected;
-        if (sbxi_buffer_len(b) && sbxi_buffer_append(b, "", 1) != SBX_OK) {
+        if (sbxi_buffer_len(b) && sbxi_buffer_terminate(b) != SBX_OK) {
             sbx_free(result);
             result = NULL;
         }
@@ -879,7 +912,7 @@ static sbx_status sbxi_command_give(sbx_command *c, sbx_result **out)
         if (!len)
             continue;
         *(i ? &result->err : &result->out) = sbxi_buffer_data(b);
-        *(i ? &result->err_len : &result->out_len) = len - 1;
+        *(i ? &result->err_len : &result->out_len) = len;
         sbxi_object_attach(result, i, b->data, b->cap);
         sbxi_buffer_init(b, b->memory, b->ceiling);
     }
@@ -917,7 +950,8 @@ static sbx_status sbxi_command_pass(sbx_command *c)
             return sbxi_service_error(&c->exchange, SBXI_INSIDE, "", "command", &c->op.error);
         c->state = SBXI_COMMAND_EXITED;
         c->taken = 1;
-        return sbxi_run_http_done(c->op.client, &c->exchange, c->out, &c->op.error);
+        return sbxi_run_http_done(c->op.client, &c->exchange, c->max_output, c->discard, c->out,
+                                  &c->op.error);
     default:
         return SBX_OK;
     }
@@ -950,7 +984,9 @@ static int sbxi_command_wants(sbx_op *op, sbx_item *items, int cap, int64_t *wak
 {
     sbx_command *c = (sbx_command *)op;
     sbxi_connection *connection = c->exchange.connection;
-    int64_t at = c->busy || c->state == SBXI_COMMAND_START ? 0 : SBXI_FOREVER, sleep_ms = SBX_NONE;
+    /* Behind a chunk that was given there may be more, in the connection's buffer. */
+    int at_once = c->busy || c->chunk.len || c->state == SBXI_COMMAND_START;
+    int64_t at = at_once ? 0 : SBXI_FOREVER, sleep_ms = SBX_NONE;
     int n = 0;
     if (c->state == SBXI_COMMAND_CONNECT || c->state == SBXI_COMMAND_HTTP) {
         n = sbxi_exchange_wants(&c->exchange, items, cap, wake);
@@ -1137,7 +1173,7 @@ SBX_API sbx_status sbx_command_result(sbx_command *command, sbx_result **out, sb
 
 SBX_API const char *sbx_command_id(const sbx_command *command)
 {
-    return command->id;
+    return command ? command->id : "";
 }
 
 SBX_API int64_t sbx_command_pid(const sbx_command *command)

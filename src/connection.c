@@ -7,9 +7,16 @@
 
 /* ---- the client's clock, log and randomness ---- */
 
-static int64_t sbxi_now(const sbx_client *client)
+/* Milliseconds that have passed for this client, always above 0. The transport's clock may have any
+   epoch; where it goes backwards, that counts as no time. */
+static int64_t sbxi_now(sbx_client *client)
 {
-    return client->transport->now_ms(client->state);
+    int64_t raw = client->transport->now_ms(client->state);
+    uint64_t passed = (uint64_t)raw - (uint64_t)client->clock_raw;
+    client->clock_raw = raw;
+    if (passed < (uint64_t)INT64_MAX / 2 - (uint64_t)client->clock)
+        client->clock += (int64_t)passed;
+    return client->clock;
 }
 
 static int64_t sbxi_wall(const sbx_client *client)
@@ -51,6 +58,14 @@ static void sbxi_address_free(sbxi_address *a, const sbx_allocator *memory)
     memset(a, 0, sizeof(*a));
 }
 
+#if !defined(SBX_NO_CONTROL) || !defined(SBX_NO_WEBSOCKET)
+/* Takes suffix, with which the target ends, off it. */
+static void sbxi_address_cut(sbxi_address *a, const char *suffix)
+{
+    a->text[strlen(a->host) + 1 + strlen(a->target) - strlen(suffix)] = 0;
+}
+#endif
+
 static int sbxi_is_loopback(const char *host, size_t len)
 {
     return sbxi_equal_nocase(host, len, "localhost") || sbxi_equal_nocase(host, len, "::1") ||
@@ -75,7 +90,7 @@ static sbx_status sbxi_address_make(sbxi_address *a, const sbx_client *client, c
                          base);
     if (!url.tls && client->endpoint_tls && !sbxi_is_loopback(url.host, url.host_len))
         return sbxi_fail(err, SBX_E_TLS,
-                         "refused to send the API key in clear text: the endpoint is https, but %s "
+                         "refused to talk in clear text: the endpoint is https, but %s "
                          "is not",
                          base);
     a->text_size = url.host_len + 1 + url.path_len + before_len + name_len + after_len + 1;
@@ -121,11 +136,12 @@ static void sbxi_connection_close(sbxi_connection *c)
 }
 
 /* An error of the stream, in the words of the transport where it has some. */
-static sbx_status sbxi_connection_fail(const sbxi_connection *c, sbx_status status,
-                                       const char *doing, sbx_error *err)
+static sbx_status sbxi_connection_fail(sbxi_connection *c, sbx_status status, const char *doing,
+                                       sbx_error *err)
 {
     const sbx_stream *s = c->stream;
     const char *detail = s && s->detail ? s->detail : NULL;
+    c->broken = 1;
     (void)sbxi_fail(err, status, "%s %s port %d failed%s%s", doing, c->host, (int)c->port,
                     detail ? ": " : "", detail);
     if (err) {
@@ -133,6 +149,13 @@ static sbx_status sbxi_connection_fail(const sbxi_connection *c, sbx_status stat
         err->port = c->port;
     }
     return status;
+}
+
+/* The same where the stream had no memory. */
+static sbx_status sbxi_connection_out_of_memory(sbxi_connection *c, sbx_error *err)
+{
+    c->broken = 1;
+    return sbxi_fail_memory(err);
 }
 
 /* Puts TLS on a fresh stream, which belongs to the connection or to nobody afterwards. */
@@ -228,7 +251,7 @@ static sbx_status sbxi_connection_fill(sbxi_connection *c, sbx_error *err)
     if (st == SBX_END)
         c->ended = 1;
     else if (st == SBX_E_MEMORY)
-        (void)sbxi_fail_memory(err);
+        return sbxi_connection_out_of_memory(c, err);
     else if (st != SBX_AGAIN)
         return sbxi_connection_fail(c, st < 0 ? st : SBX_E_CONNECTION, "reading from", err);
     return st;
@@ -242,8 +265,8 @@ static sbx_status sbxi_connection_write(sbxi_connection *c, const char *data, si
     *n = 0;
     st = c->stream->methods->write(c->stream, data, len, n);
     if (st == SBX_E_MEMORY)
-        (void)sbxi_fail_memory(err);
-    else if (st != SBX_OK && st != SBX_AGAIN)
+        return sbxi_connection_out_of_memory(c, err);
+    if (st != SBX_OK && st != SBX_AGAIN)
         return sbxi_connection_fail(c, st < 0 ? st : SBX_E_CONNECTION, "writing to", err);
     return st;
 }

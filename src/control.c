@@ -339,6 +339,8 @@ static sbx_status sbxi_status_done(sbxi_request *r, void *out)
                                 &items, &count, &r->op.error);
     if (st == SBX_OK) {
         sbx_sandbox_status *status = (sbx_sandbox_status *)object;
+        if (!*status->status)
+            status->status = "ready";
         status->state = sbxi_state_of(status->status);
         *(sbx_sandbox_status **)out = status;
     }
@@ -500,12 +502,24 @@ typedef struct sbxi_waiting {
     sbxi_request request;
     int64_t interval_ms, timeout_ms;
     int64_t end; /* when it has to be ready */
+    char last_status[32];
 } sbxi_waiting;
+
+static sbx_status sbxi_waiting_timed_out(sbxi_waiting *waiting)
+{
+    sbx_error *err = &waiting->request.op.error;
+    const char *last = waiting->last_status;
+    (void)sbxi_fail(err, SBX_E_RESOURCE_TIMEOUT, "the sandbox was not ready within %l ms: %s%s",
+                    waiting->timeout_ms, *last ? "it is " : "the service did not say how it is",
+                    last);
+    err->resource_type = "sandbox";
+    sbxi_copy(err->last_status, sizeof(err->last_status), last, strlen(last));
+    return SBX_E_RESOURCE_TIMEOUT;
+}
 
 static sbx_status sbxi_waiting_done(sbxi_request *r, void *out)
 {
     sbxi_waiting *waiting = (sbxi_waiting *)r;
-    sbxi_address *to = &r->exchange.to;
     sbx_error *err = &r->op.error;
     int64_t now = sbxi_now(r->op.client);
     sbx_sandbox_status *status;
@@ -514,9 +528,10 @@ static sbx_status sbxi_waiting_done(sbxi_request *r, void *out)
     if (st != SBX_OK)
         return st;
     st = SBX_AGAIN;
+    sbxi_copy(waiting->last_status, sizeof(waiting->last_status), status->status,
+              strlen(status->status));
     if (status->state == SBX_STATE_READY) {
-        /* ".../status" without its end is the sandbox itself. */
-        to->text[strlen(to->host) + 1 + strlen(to->target) - strlen("/status")] = 0;
+        sbxi_address_cut(&r->exchange.to, "/status"); /* what is left is the sandbox itself */
         r->done = sbxi_sandbox_done;
         sbxi_exchange_again(&r->exchange, now);
     } else if (status->state == SBX_STATE_FAILED) {
@@ -524,15 +539,13 @@ static sbx_status sbxi_waiting_done(sbxi_request *r, void *out)
                        *status->status_message ? status->status_message
                                                : "the service gave no reason");
     } else if (now >= waiting->end) {
-        st = sbxi_fail(err, SBX_E_RESOURCE_TIMEOUT,
-                       "the sandbox was not ready within %l ms: it is %s", waiting->timeout_ms,
-                       *status->status ? status->status : "in an unknown state");
+        st = sbxi_waiting_timed_out(waiting);
     } else {
         int64_t left = waiting->end - now;
         sbxi_exchange_again(&r->exchange,
                             now + (left < waiting->interval_ms ? left : waiting->interval_ms));
     }
-    if (st != SBX_AGAIN) {
+    if (st == SBX_E_CREATION) {
         err->resource_type = "sandbox";
         sbxi_copy(err->last_status, sizeof(err->last_status), status->status,
                   strlen(status->status));
@@ -541,7 +554,18 @@ static sbx_status sbxi_waiting_done(sbxi_request *r, void *out)
     return st;
 }
 
-static const sbxi_op_type sbxi_waiting_type = {sizeof(sbxi_waiting), sbxi_request_step,
+static sbx_status sbxi_waiting_step(sbx_op *op)
+{
+    sbxi_waiting *waiting = (sbxi_waiting *)op;
+    sbx_status st = sbxi_request_step(op);
+    /* A pause that would end too late: the service was not available for an answer in time. */
+    if (st == SBX_AGAIN && waiting->request.exchange.state == SBXI_EXCHANGE_BACKOFF &&
+        waiting->request.exchange.attempts > 0 && sbxi_now(op->client) >= waiting->end)
+        return sbxi_waiting_timed_out(waiting);
+    return st;
+}
+
+static const sbxi_op_type sbxi_waiting_type = {sizeof(sbxi_waiting), sbxi_waiting_step,
                                                sbxi_request_wants, sbxi_request_dispose, NULL};
 
 SBX_API sbx_status sbx_sandbox_wait_start(sbx_client *client, const char *name,
@@ -571,6 +595,7 @@ SBX_API sbx_status sbx_sandbox_wait_start(sbx_client *client, const char *name,
     waiting->interval_ms = o.poll_interval_ms ? o.poll_interval_ms : 1000;
     waiting->timeout_ms = o.ready_timeout_ms ? o.ready_timeout_ms : 120000;
     waiting->end = sbxi_after(sbxi_now(client), waiting->timeout_ms);
+    r->exchange.pause_end = waiting->end;
     r->exchange.flags |= SBXI_IDEMPOTENT;
     sbxi_control_set(r, SBXI_GET, "sandbox", sbxi_waiting_done, out);
     *op = &r->op;

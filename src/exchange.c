@@ -6,10 +6,13 @@
    means is for the caller. May call connection and the HTTP codec. */
 #include "internal.h"
 
-enum {                      /* sbxi_exchange.flags */
-       SBXI_IDEMPOTENT = 1, /* may be repeated after its bytes were sent */
-       SBXI_FRESH = 2,      /* never on a connection that was used before */
-       SBXI_SINGLE = 4      /* one attempt only; the caller repeats */
+/* sbxi_exchange.flags */
+enum {
+    SBXI_IDEMPOTENT = 1, /* may be repeated after its bytes were sent */
+    SBXI_FRESH = 2,      /* takes no connection from the pool and gives none: a command is too
+                               precious for the doubt that a kept connection may be stale */
+    SBXI_SINGLE = 4,     /* one attempt: a WebSocket's upgrade is repeated by its command */
+    SBXI_UNSENT = 8      /* repeated only where it surely was not carried out */
 };
 
 typedef enum sbxi_exchange_state {
@@ -56,15 +59,19 @@ typedef struct sbxi_exchange {
     sbxi_part part;
     size_t data_at;
     int64_t source_left, moved, moved_told;
-    int source_used, sink_used, sent, received, write_failed, busy;
+    int source_used, sink_used, sent, received, busy;
+    sbx_status write_failed; /* why nothing more can be written; SBX_OK: it can */
     int attempts, stale;
+    int maybe_done; /* an attempt whose outcome is unknown may have had its effect */
     int64_t attempt_deadline, idle_deadline, wake;
+    int64_t pause_end; /* pauses between attempts end here at the latest */
     int64_t dry_until; /* when to ask a source again that had nothing; 0: it has */
 
     /* The response. */
     int status;
     int64_t content_length, retry_after_ms;
-    int upgrade_ok, accept_ok, protocol_offered;
+    int upgrade_named, upgrade_connected, accept_ok; /* what a WebSocket's handshake must have */
+    int upgrade_unasked; /* and must not: an extension or a protocol that nobody offered */
     sbxi_buffer answer;
 } sbxi_exchange;
 
@@ -76,6 +83,7 @@ static void sbxi_exchange_init(sbxi_exchange *x, sbx_client *client, const char 
     x->limit_ms = client->timeout_ms;
     x->idle_ms = SBX_NONE;
     x->source_size = SBX_NONE;
+    x->pause_end = SBXI_FOREVER;
     x->max_answer = client->max_body;
     sbxi_buffer_init(&x->answer, &client->memory, client->max_body + 1);
 }
@@ -112,17 +120,21 @@ static int sbxi_header_is_framing(const char *name, size_t len)
     return len >= 4 && sbxi_equal_nocase(name, 4, "Sec-");
 }
 
+static int sbxi_lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c;
+}
+
 /* 1 if block, lines that each end with CR LF, has a header of this name. */
 static int sbxi_headers_have(const char *block, const char *name, size_t len)
 {
     size_t i;
-    while (block && *block) {
-        for (i = 0; i < len && (block[i] | 0x20) == (name[i] | 0x20); i++) {
+    for (; block && *block; block = strstr(block, "\r\n") + 2) {
+        for (i = 0; i < len && block[i] != ':' && sbxi_lower(block[i]) == sbxi_lower(name[i]);
+             i++) {
         }
         if (i == len && block[i] == ':')
             return 1;
-        block = strstr(block, "\r\n");
-        block = block ? block + 2 : NULL;
     }
     return 0;
 }
@@ -210,6 +222,9 @@ static sbx_status sbxi_exchange_head(sbxi_exchange *x)
     int ipv6 = strchr(x->to.host, ':') != NULL;
     char number[21] = "";
     sbx_status st;
+    /* In one piece from the start, so that growing leaves no copy of the key behind. */
+    if (sbxi_buffer_reserve(out, SBXI_MAX_LINE) != SBX_OK)
+        return SBX_E_MEMORY;
     if (x->to.port != (x->to.tls ? 443 : 80))
         (void)sbxi_format(number, sizeof(number), ":%d", (int)x->to.port);
     st =
@@ -342,7 +357,7 @@ static sbx_status sbxi_exchange_fill(sbxi_exchange *x, sbx_error *err)
 }
 
 /* SBX_OK: the whole request has left. */
-static sbx_status sbxi_exchange_send(sbxi_exchange *x, int64_t now, sbx_error *err)
+static sbx_status sbxi_exchange_send(sbxi_exchange *x, sbx_error *err)
 {
     int rounds;
     for (rounds = 0; rounds < 16; rounds++) {
@@ -351,10 +366,8 @@ static sbx_status sbxi_exchange_send(sbxi_exchange *x, int64_t now, sbx_error *e
         x->dry_until = 0;
         if (sbxi_buffer_len(&x->connection->out) < before) {
             x->sent = 1;
-            x->idle_deadline = sbxi_after(now, x->idle_ms);
+            x->idle_deadline = sbxi_after(sbxi_now(x->client), x->idle_ms);
         }
-        if (st != SBX_OK && st != SBX_AGAIN)
-            x->write_failed = 1;
         if (st != SBX_OK || x->part == SBXI_PART_END)
             return st;
         st = sbxi_exchange_fill(x, err);
@@ -387,31 +400,34 @@ static void sbxi_exchange_response_header(sbxi_exchange *x, const sbx_http1_even
 #ifndef SBX_NO_WEBSOCKET
     if (x->upgrade_key) {
         char accept[29];
-        sbx_ws_accept(x->upgrade_key, strlen(x->upgrade_key), accept);
-        if (sbxi_equal_nocase(e->name, e->name_len, "Sec-WebSocket-Accept"))
+        if (sbxi_equal_nocase(e->name, e->name_len, "Sec-WebSocket-Accept")) {
+            sbx_ws_accept(x->upgrade_key, strlen(x->upgrade_key), accept);
             x->accept_ok = e->value_len == 28 && memcmp(e->value, accept, 28) == 0;
-        else if (sbxi_equal_nocase(e->name, e->name_len, "Upgrade"))
-            x->upgrade_ok |= sbx_http1_has_token(e->value, e->value_len, "websocket") ? 1 : 0;
+        } else if (sbxi_equal_nocase(e->name, e->name_len, "Upgrade"))
+            x->upgrade_named |= sbx_http1_has_token(e->value, e->value_len, "websocket");
         else if (sbxi_equal_nocase(e->name, e->name_len, "Connection"))
-            x->upgrade_ok |= sbx_http1_has_token(e->value, e->value_len, "upgrade") ? 2 : 0;
+            x->upgrade_connected |= sbx_http1_has_token(e->value, e->value_len, "upgrade");
         else if (sbxi_equal_nocase(e->name, e->name_len, "Sec-WebSocket-Extensions") ||
                  sbxi_equal_nocase(e->name, e->name_len, "Sec-WebSocket-Protocol"))
-            x->protocol_offered = 1;
+            x->upgrade_unasked = 1;
     }
 #endif
 }
 
 static sbx_status sbxi_exchange_body(sbxi_exchange *x, const sbx_http1_event *e, sbx_error *err)
 {
-    int success = x->status >= 200 && x->status < 300;
+    int success = x->status >= 200 && x->status < 300 && !x->upgrade_key;
     size_t enough = x->upgrade_key ? SBXI_MAX_UPGRADE_BODY : SBXI_MAX_ERROR_BODY;
     sbx_status st;
     if (success && x->sink) {
         x->sink_used = 1;
         if (x->sink(x->user, e->data, e->len) != 0)
             return sbxi_fail(err, SBX_E_ABORTED, "the sink callback ended the transfer");
+        x->idle_deadline = sbxi_after(sbxi_now(x->client), x->idle_ms);
         return sbxi_exchange_moved(x, e->len, x->content_length, 0, err);
     }
+    if (enough > x->max_answer)
+        enough = x->max_answer;
     if (!success && e->len > enough - sbxi_buffer_len(&x->answer)) {
         /* Enough to know what is wrong; the rest is not waited for. */
         st = sbxi_buffer_append(&x->answer, e->data, enough - sbxi_buffer_len(&x->answer));
@@ -473,7 +489,7 @@ static sbx_status sbxi_exchange_ended(sbxi_exchange *x, sbx_error *err)
 }
 
 /* SBX_OK: the response is complete. */
-static sbx_status sbxi_exchange_receive(sbxi_exchange *x, int64_t now, sbx_error *err)
+static sbx_status sbxi_exchange_receive(sbxi_exchange *x, sbx_error *err)
 {
     sbxi_buffer *in = &x->connection->in;
     int rounds;
@@ -483,7 +499,7 @@ static sbx_status sbxi_exchange_receive(sbxi_exchange *x, int64_t now, sbx_error
             return sbxi_exchange_ended(x, err);
         if (st != SBX_OK)
             return st;
-        x->idle_deadline = sbxi_after(now, x->idle_ms);
+        x->idle_deadline = sbxi_after(sbxi_now(x->client), x->idle_ms);
         if (!x->received) {
             x->received = 1;
             sbx_http1_init(&x->http, SBX_HTTP1_RESPONSE, x->connection->scratch, SBXI_MAX_LINE);
@@ -526,8 +542,9 @@ static sbx_status sbxi_exchange_begin(sbxi_exchange *x, int64_t now, sbx_error *
     x->dry_until = 0;
     x->source_left = x->source_size;
     x->moved = x->moved_told = 0;
-    x->sent = x->received = x->write_failed = x->status = 0;
-    x->upgrade_ok = x->accept_ok = x->protocol_offered = 0;
+    x->sent = x->received = x->status = 0;
+    x->write_failed = SBX_OK;
+    x->upgrade_named = x->upgrade_connected = x->accept_ok = x->upgrade_unasked = 0;
     x->retry_after_ms = SBX_NONE;
     x->attempt_deadline = sbxi_after(now, x->limit_ms);
     x->idle_deadline = sbxi_after(now, x->idle_ms);
@@ -541,7 +558,7 @@ static sbx_status sbxi_exchange_begin(sbxi_exchange *x, int64_t now, sbx_error *
 }
 
 /* Milliseconds between 0 and 1000. */
-static int64_t sbxi_jitter(const sbx_client *client)
+static int64_t sbxi_jitter(sbx_client *client)
 {
     unsigned char random[2] = {0, 0};
     (void)sbxi_random(client, random, sizeof(random), NULL);
@@ -554,6 +571,8 @@ static void sbxi_exchange_sleep(sbxi_exchange *x, int64_t now, int64_t delay_ms,
              x->to.target, why, x->attempts, delay_ms);
     sbxi_exchange_drop(x);
     x->wake = sbxi_after(now, delay_ms);
+    if (x->wake > x->pause_end)
+        x->wake = x->pause_end;
     x->state = SBXI_EXCHANGE_BACKOFF;
 }
 
@@ -580,6 +599,7 @@ static int sbxi_exchange_failed(sbxi_exchange *x, sbx_status st, int64_t now)
         (idempotent || !x->sent)) {
         /* The server had closed an idle connection just before it was used again. */
         sbxi_exchange_drop(x);
+        x->maybe_done |= x->sent;
         x->stale = 1;
         x->attempts--;
         x->state = SBXI_EXCHANGE_BEGIN;
@@ -587,6 +607,7 @@ static int sbxi_exchange_failed(sbxi_exchange *x, sbx_status st, int64_t now)
     }
     if (x->attempts > x->client->max_retries)
         return 0;
+    x->maybe_done |= x->sent;
     if (connecting ? st != SBX_E_CONNECTION && st != SBX_E_CONNECT && st != SBX_E_RESOLVE
                    : st != SBX_E_CONNECTION || !idempotent)
         return 0;
@@ -600,7 +621,10 @@ static int sbxi_exchange_refused(sbxi_exchange *x, int64_t now)
     int64_t wait_ms;
     if (!sbxi_exchange_may_repeat(x) || x->attempts > x->client->max_retries)
         return 0;
+    if ((x->flags & SBXI_UNSENT) && x->status != 429)
+        return 0;
     if (x->status == 502 || x->status == 503 || x->status == 504) {
+        x->maybe_done |= x->status != 503;
         sbxi_exchange_sleep(x, now, sbxi_exchange_backoff(x), "the service is not available");
         return 1;
     }
@@ -610,6 +634,8 @@ static int sbxi_exchange_refused(sbxi_exchange *x, int64_t now)
     if (wait_ms > 60000)
         return 0; /* longer than anybody wants to wait without being told */
     wait_ms = (wait_ms << (x->attempts < 8 ? x->attempts - 1 : 7)) + sbxi_jitter(x->client);
+    if (wait_ms > 60000)
+        wait_ms = 60000;
     sbxi_exchange_sleep(x, now, wait_ms, "too many requests");
     return 1;
 }
@@ -629,17 +655,19 @@ static void sbxi_exchange_complete(sbxi_exchange *x, int whole)
 }
 
 /* Sends and receives as far as it goes. */
-static sbx_status sbxi_exchange_transfer(sbxi_exchange *x, int64_t now, sbx_error *err)
+static sbx_status sbxi_exchange_transfer(sbxi_exchange *x, sbx_error *err)
 {
-    sbx_status st = SBX_OK, sending = SBX_OK;
+    sbx_status st;
     if (!x->write_failed) {
-        sending = sbxi_exchange_send(x, now, err);
-        if (sending != SBX_OK && sending != SBX_AGAIN && !x->write_failed)
-            return sending; /* the caller's own callback, or memory */
+        st = sbxi_exchange_send(x, err);
+        if (x->connection->broken)
+            x->write_failed = st;
+        else if (st != SBX_OK && st != SBX_AGAIN)
+            return st; /* the caller's own callback, or memory */
     }
-    st = sbxi_exchange_receive(x, now, x->write_failed ? NULL : err);
-    if (x->write_failed && st != SBX_OK && st != SBX_END)
-        return SBX_E_CONNECTION; /* there is no answer either; err says why writing failed */
+    st = sbxi_exchange_receive(x, x->write_failed ? NULL : err);
+    if (x->write_failed && st != SBX_OK && st != SBX_END && !x->busy)
+        return x->write_failed; /* there is no answer either; err says why writing failed */
     return st;
 }
 
@@ -670,7 +698,8 @@ static sbx_status sbxi_exchange_attempt(sbxi_exchange *x, int64_t now, sbx_error
         }
     }
     if (st == SBX_OK)
-        st = sbxi_exchange_transfer(x, now, err);
+        st = sbxi_exchange_transfer(x, err);
+    now = sbxi_now(x->client); /* callbacks may have taken their time */
     if (st == SBX_AGAIN && (now >= x->attempt_deadline || now >= x->idle_deadline))
         st = sbxi_exchange_timed_out(x, err);
     return st;
@@ -689,6 +718,10 @@ static sbx_status sbxi_exchange_step(sbxi_exchange *x, int64_t now, sbx_error *e
     st = sbxi_exchange_attempt(x, now, err);
     if (st == SBX_AGAIN)
         return SBX_AGAIN;
+    if (st == SBX_OK && x->status >= 200 && x->status < 300 &&
+        (x->part != SBXI_PART_END || sbxi_buffer_len(&x->connection->out) || x->write_failed))
+        st = sbxi_fail(err, SBX_E_PROTOCOL, "%s answered %s %s before it had all of the request",
+                       x->to.host, x->method, x->to.target);
     if (st == SBX_OK || st == SBX_END) {
         sbxi_exchange_complete(x, st == SBX_OK);
         return sbxi_exchange_refused(x, now) ? SBX_AGAIN : SBX_OK;
@@ -730,8 +763,8 @@ static int sbxi_exchange_wants(sbxi_exchange *x, sbx_item *items, int cap, int64
     if (x->busy)
         at = 0;
     if (x->connection && x->state != SBXI_EXCHANGE_BACKOFF) {
-        if (x->dry_until && x->dry_until < at)
-            at = x->dry_until;
+        if (x->dry_until)
+            at = x->dry_until < at ? x->dry_until : at;
         else if (!x->write_failed &&
                  (x->part != SBXI_PART_END || sbxi_buffer_len(&x->connection->out)))
             want |= SBX_WRITE;

@@ -65,8 +65,6 @@ static sbx_status sbxi_write_new(const sbx_sandbox *sandbox, const char *path,
         sbxi_file_new(sandbox, "POST", "/upload?path=", path, options, "write", out, err);
     if (st != SBX_OK)
         return st;
-    /* The same bytes to the same path: a repetition changes nothing. */
-    (*out)->exchange.flags |= SBXI_IDEMPOTENT;
     st = sbxi_file_frame(*out, err);
     if (st != SBX_OK)
         sbx_op_free(&(*out)->op);
@@ -137,12 +135,12 @@ static sbx_status sbxi_read_done(sbxi_request *r, void *out)
 {
     sbxi_buffer *answer = &r->exchange.answer;
     sbx_bytes *bytes = (sbx_bytes *)sbxi_object(&r->op.client->memory, sizeof(*bytes));
-    if (!bytes || sbxi_buffer_append(answer, "", 1) != SBX_OK) {
+    if (!bytes || sbxi_buffer_terminate(answer) != SBX_OK) {
         sbx_free(bytes);
         return sbxi_fail_memory(&r->op.error);
     }
     bytes->data = sbxi_buffer_data(answer);
-    bytes->len = sbxi_buffer_len(answer) - 1;
+    bytes->len = sbxi_buffer_len(answer);
     sbxi_object_attach(bytes, 0, answer->data, answer->cap);
     sbxi_buffer_init(answer, answer->memory, answer->ceiling);
     *(sbx_bytes **)out = bytes;

@@ -8,9 +8,10 @@
    exchange    one HTTP request, with retries      connection
    op          step, wants, wait, cancel           connection
    response    what bodies and errors mean         exchange
-   control     templates and sandboxes             op, response
-   files       reading and writing files           op, response
-   command     running commands                    op, response
+   request     the operation of one exchange       op, response
+   control     templates and sandboxes             request
+   files       reading and writing files           request
+   command     running commands                    request
    client      configuration, life of a client     all
 
    Private names start with sbxi_ or SBXI_. Times are int64_t milliseconds. */
@@ -33,6 +34,7 @@
 #define SBXI_MAX_OUTPUT ((size_t)64 << 20)  /* default of sbx_run_options.max_output */
 #define SBXI_MAX_ERROR_BODY 65536u          /* of an error response; the rest is ignored */
 #define SBXI_MAX_UPGRADE_BODY 16384u        /* of a refused WebSocket upgrade */
+#define SBXI_MAX_ITEMS 100000               /* in one list that the service gives */
 #define SBXI_MAX_HEADERS 64                 /* that a caller may add */
 #define SBXI_MAX_IDLE 4                     /* idle connections in a client's pool */
 #define SBXI_MAX_WAIT 64                    /* operations in one sbx_wait */
@@ -66,6 +68,7 @@ typedef struct sbxi_connection {
     int open;   /* connect has said SBX_OK */
     int reused; /* came out of the pool */
     int ended;  /* the peer has ended its direction */
+    int broken; /* the stream has said an error */
     int flushing; /* the stream holds bytes that were written and have not left */
     uint16_t port;
     int tls;
@@ -89,6 +92,7 @@ struct sbx_client {
     size_t max_body, max_message;
     void (*log)(void *user, int level, const char *line);
     void *log_user;
+    int64_t clock, clock_raw; /* see sbxi_now */
     sbxi_connection *idle;
 };
 

@@ -383,8 +383,6 @@ static uint64_t sbxi_json_nearest(const char *text, size_t len)
     if (compared > 0 || (compared == 0 && (mantissa & 1)))
         mantissa++;
     /* A normal number's highest bit adds one to the exponent, and so does a carry into it. */
-    if (unit > 971)
-        return SBXI_JSON_INFINITY;
     bits = ((uint64_t)(unit + 1074) << 52) + mantissa;
     return bits < SBXI_JSON_INFINITY ? bits : SBXI_JSON_INFINITY;
 }

@@ -32,13 +32,16 @@ static void sbxi_wakeup(const sbx_client *client)
 
 SBX_API void sbx_cancel_set(sbx_client *client, sbx_cancel *cancel)
 {
-    sbxi_flag_set(&cancel->set);
+    if (cancel)
+        sbxi_flag_set(&cancel->set);
     if (client)
         sbxi_wakeup(client);
 }
 
 SBX_API void sbx_op_cancel(sbx_op *op)
 {
+    if (!op)
+        return;
     sbxi_flag_set(&op->own_cancel.set);
     sbxi_wakeup(op->client);
 }
@@ -79,6 +82,12 @@ static sbx_status sbxi_op_timed_out(sbx_op *op)
     return SBX_E_TIMEOUT;
 }
 
+/* 1 if the caller has something to fetch. */
+static int sbxi_op_pending(const sbx_op *op)
+{
+    return op->type->pending && op->type->pending(op);
+}
+
 static sbx_status sbxi_op_advance(sbx_op *op)
 {
     sbx_status st;
@@ -86,10 +95,11 @@ static sbx_status sbxi_op_advance(sbx_op *op)
         return op->status;
     if (sbxi_flag_get(&op->own_cancel.set) || (op->cancel && sbxi_flag_get(&op->cancel->set)))
         st = sbxi_fail(&op->error, SBX_E_CANCELLED, "the call was cancelled");
+    else if (op->type->pending && !sbxi_op_pending(op) && sbxi_now(op->client) >= op->deadline)
+        st = sbxi_op_timed_out(op); /* before the step, which may always have something to give */
     else
         st = op->type->step(op);
-    if (st == SBX_AGAIN && sbxi_now(op->client) >= op->deadline &&
-        !(op->type->pending && op->type->pending(op)))
+    if (st == SBX_AGAIN && !sbxi_op_pending(op) && sbxi_now(op->client) >= op->deadline)
         st = sbxi_op_timed_out(op);
     if (st < 0 && !op->error.attempts)
         op->error.attempts = op->attempts;
@@ -116,14 +126,19 @@ SBX_API sbx_status sbx_op_step(sbx_op *op, sbx_error *err)
         else
             sbxi_error_clear(err);
     }
-    return st == SBX_AGAIN && op->type->pending && op->type->pending(op) ? SBX_OK : st;
+    return st == SBX_AGAIN && sbxi_op_pending(op) ? SBX_OK : st;
 }
 
 SBX_API int sbx_op_wants(sbx_op *op, sbx_item *items, int cap, int64_t *timeout_ms)
 {
-    int64_t now = sbxi_now(op->client), wake = op->deadline;
+    int64_t now, wake;
     int n = 0;
-    if (op->status != SBX_AGAIN || (op->type->pending && op->type->pending(op)))
+    *timeout_ms = 0;
+    if (!op)
+        return 0;
+    now = sbxi_now(op->client);
+    wake = op->deadline;
+    if (op->status != SBX_AGAIN || sbxi_op_pending(op))
         wake = now;
     else
         n = op->type->wants(op, items, cap, &wake);
@@ -140,7 +155,7 @@ static sbx_status sbxi_wait_any(sbx_op *const *ops, int n, int64_t timeout_ms, s
     int64_t end = sbxi_after(sbxi_now(client), timeout_ms);
     for (;;) {
         sbx_item items[SBXI_MAX_WAIT * SBX_ITEMS];
-        int64_t sleep_ms, least = end == SBXI_FOREVER ? SBX_NONE : end - sbxi_now(client);
+        int64_t sleep_ms, least;
         int i, count = 0;
         sbx_status st;
         for (i = 0; i < n; i++) {
@@ -148,7 +163,8 @@ static sbx_status sbxi_wait_any(sbx_op *const *ops, int n, int64_t timeout_ms, s
             if (st != SBX_AGAIN)
                 return st;
         }
-        if (end != SBXI_FOREVER && sbxi_now(client) >= end)
+        least = end == SBXI_FOREVER ? SBX_NONE : end - sbxi_now(client);
+        if (end != SBXI_FOREVER && least <= 0)
             return SBX_AGAIN;
         for (i = 0; i < n; i++) {
             count += sbx_op_wants(ops[i], items + count, SBX_ITEMS, &sleep_ms);
@@ -187,8 +203,7 @@ SBX_API sbx_status sbx_wait(sbx_op *const *ops, int n, int64_t timeout_ms, sbx_e
     st = sbxi_wait_any(ops, n, timeout_ms, err);
     for (i = 0; st != SBX_AGAIN && i < n; i++) {
         /* One of them is over, well or not: that is what was asked for. */
-        if (ops[i]->status != SBX_AGAIN ||
-            (ops[i]->type->pending && ops[i]->type->pending(ops[i]))) {
+        if (ops[i]->status != SBX_AGAIN || sbxi_op_pending(ops[i])) {
             sbxi_error_clear(err);
             return SBX_OK;
         }

@@ -533,8 +533,8 @@ typedef struct sbx_run_options {
     void *user;              /* first argument of on_output */
     int discard_output;      /* 1: the result holds no output, only on_output sees it */
     size_t max_output;       /* 0: 64 MiB collected in a result; more is SBX_E_TOO_BIG */
-    sbx_call call;           /* timeout_ms 0: connecting may take 120 s in all, and after it a command
-                                with a time limit that limit + 30 s */
+    sbx_call call;           /* timeout_ms 0: connecting may take 120 s in all, and after it a
+    command with a time limit that limit + 30 s */
 } sbx_run_options;
 
 /* Free with sbx_free. out and err are NUL-terminated and may hold NULs before; they are never NULL.
@@ -610,9 +610,9 @@ SBX_API void sbx_command_free(sbx_command *command);
 
 /* -------------------------------------------------------------------------------------- files */
 
-/* Supplies the bytes of a file: writes 1..cap bytes to buf and sets *n, or leaves *n at 0 at the end.
-   cap is always 16,384. Returns SBX_OK (0); or SBX_AGAIN (1) if there is nothing now, and is then
-   asked again at the next step, after 50 ms at the latest, for as long as it says so; anything
+/* Supplies the bytes of a file: writes 1..cap bytes to buf and sets *n, or leaves *n at 0 at the
+   end. cap is always 16,384. Returns SBX_OK (0); or SBX_AGAIN (1) if there is nothing now, and is
+   then asked again at the next step, after 50 ms at the latest, for as long as it says so; anything
    else, such as -1, ends the call with SBX_E_ABORTED. Time spent inside counts as progress. */
 typedef int (*sbx_source_fn)(void *user, void *buf, size_t cap, size_t *n);
 
@@ -667,7 +667,8 @@ SBX_API sbx_status sbx_read_start(const sbx_sandbox *sandbox, const char *path,
                                   sbx_error *err);
 
 /* The same into a callback, in constant memory and of any size. sink never sees the body of an
-   error. SBX_OK means that sink has seen the whole file; after an error it may have seen a part.
+   error. SBX_OK means that sink has seen the whole file (where the service says neither how long it
+   is nor sends chunks, all that came before the connection's end); after an error, perhaps a part.
    Never repeated once sink was called. */
 SBX_API sbx_status sbx_read_to(const sbx_sandbox *sandbox, const char *path, sbx_sink_fn sink,
                                const sbx_file_options *options, sbx_error *err);
@@ -791,8 +792,8 @@ typedef struct sbx_json {
    least 16 (with less, reading fails with SBX_E_ARGUMENT). A text that lies whole and without
    escapes in the data is lent from there, any other one comes in scratch. A text of up to cap bytes
    is always given in one event; a longer one may come in several, all but the last marked partial,
-   that divide no character. To keep a text that lies in scratch, move the members scratch and cap on
-   behind it: scratch as long as the document has room for all. */
+   that divide no character. To keep a text that lies in scratch, move the members scratch and cap
+   on behind it: scratch as long as the document has room for all. */
 SBX_API void sbx_json_init(sbx_json *j, char *scratch, size_t cap);
 
 /* SBX_END: the document is complete and only white space followed. Errors: SBX_E_PROTOCOL;
@@ -814,8 +815,9 @@ typedef struct sbx_json_writer {
     sbx_status status;
 } sbx_json_writer;
 
-/* A key or text is UTF-8; sbx_json_key takes a NUL-terminated one. A number is written with the fewest
-   digits that read back as the same double, whatever the locale; NaN and infinities are refused. */
+/* A key or text is UTF-8; sbx_json_key takes a NUL-terminated one. A number is written with the
+   fewest digits that read back as the same double, whatever the locale; NaN and infinities are
+   refused. */
 SBX_API void sbx_json_writer_init(sbx_json_writer *w, char *out, size_t cap);
 SBX_API void sbx_json_begin_object(sbx_json_writer *w);
 SBX_API void sbx_json_end_object(sbx_json_writer *w);
@@ -830,8 +832,8 @@ SBX_API void sbx_json_boolean(sbx_json_writer *w, int value);
 SBX_API void sbx_json_null(sbx_json_writer *w);
 
 /* SBX_OK: the document is complete and *len (may be NULL) bytes long; only min(len, cap) of them
-   were written, and no final 0. SBX_E_ARGUMENT: misuse, invalid UTF-8, or a number that JSON does not
-   have; SBX_E_TOO_BIG: too deep. */
+   were written, and no final 0. SBX_E_ARGUMENT: misuse, invalid UTF-8, or a number that JSON does
+   not have; SBX_E_TOO_BIG: too deep. */
 SBX_API sbx_status sbx_json_writer_finish(sbx_json_writer *w, size_t *len);
 
 /* HTTP/1.1 MESSAGES (RFC 9112), one after the other on a connection. */

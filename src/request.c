@@ -144,6 +144,7 @@ static sbx_status sbxi_json_make(const sbx_allocator *memory,
     return sbx_json_writer_finish(&w, NULL);
 }
 
+#if !defined(SBX_NO_CONTROL) || !defined(SBX_NO_FILES) || defined(SBX_NO_WEBSOCKET)
 /* ---- the operation ---- */
 
 static sbx_status sbxi_request_step(sbx_op *op)
@@ -157,7 +158,7 @@ static sbx_status sbxi_request_step(sbx_op *op)
         op->error.operation = r->operation;
         return st;
     }
-    if (status == 404 && r->action == SBXI_DELETE && r->exchange.attempts > 1)
+    if (status == 404 && r->action == SBXI_DELETE && r->exchange.maybe_done)
         return SBX_OK; /* deleted by the attempt whose answer was lost */
     if (status < 200 || status > 299)
         return sbxi_service_error(&r->exchange, r->action, r->resource_type, r->operation,
@@ -230,4 +231,5 @@ static sbx_status sbxi_request_json(sbxi_request *r,
     }
     return st;
 }
+#endif
 #endif

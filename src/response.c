@@ -10,7 +10,8 @@
 /* ---- walking through a document ---- */
 
 /* The path of a value is made of the keys that lead to it, with a point between, and [] for the
-   elements of an array: "sandboxes[].name". A key that does not fit counts as "?". */
+   elements of an array: "sandboxes[].name". A key that is too long, empty, or looks like a path
+   counts as "?". */
 typedef struct sbxi_walk {
     sbx_json json;
     const char *body;
@@ -18,6 +19,7 @@ typedef struct sbxi_walk {
     size_t
         base[SBX_JSON_DEPTH + 2]; /* the length of the path of the container, by depth of value */
     int entered;                  /* the last event was the beginning of an array */
+    int in_key;                   /* and a key that came in pieces is not complete */
     char path[96];
 } sbxi_walk;
 
@@ -28,15 +30,22 @@ static void sbxi_walk_init(sbxi_walk *w, const char *body, size_t len, char *scr
     w->at = 0;
     w->path[0] = 0;
     w->base[0] = 0;
-    w->entered = 0;
+    w->entered = w->in_key = 0;
     sbx_json_init(&w->json, scratch, cap);
 }
 
 static void sbxi_walk_key(sbxi_walk *w, const sbx_json_event *e)
 {
-    size_t at = w->base[e->depth];
-    const char *text = e->partial || e->len > 40 ? "?" : e->text;
-    size_t len = e->partial || e->len > 40 ? 1 : e->len;
+    size_t at = w->base[e->depth], len = e->len, i;
+    const char *text = e->text;
+    int odd = len == 0 || len > 40 || e->partial || w->in_key;
+    for (i = 0; !odd && i < len; i++)
+        odd = !text[i] || text[i] == '.' || text[i] == '[';
+    w->in_key = e->partial;
+    if (odd) {
+        text = "?";
+        len = 1;
+    }
     if (at + 1 + len + 3 > sizeof(w->path))
         return; /* deeper than anything we know of: never equal to a known path */
     if (at > 0)
@@ -320,6 +329,9 @@ static sbx_status sbxi_decode(const sbx_client *client, const sbxi_buffer *body,
         return st;
     /* Each text is at least two bytes shorter than what it was read from, so len suffices, with
        the room that the reader asks for at least. */
+    if (filling.count > SBXI_MAX_ITEMS || filling.inner_count > SBXI_MAX_ITEMS)
+        return sbxi_fail(err, SBX_E_TOO_BIG, "the service's response has more than %d items",
+                         SBXI_MAX_ITEMS);
     size = head_size + filling.count * record->size + filling.inner_count * record->inner_size;
     block = (char *)sbxi_object(&client->memory, size + len + 64);
     if (!block)
@@ -482,14 +494,14 @@ static sbx_status sbxi_classify_inside(sbx_error *err)
         const char *type, *operation;
     } failed[] = {{"WriteError", "write"}, {"ReadError", "read"}, {"CommandError", "command"}};
     int i;
+    if (http == 408 || strcmp(type, "CommandTimeout") == 0)
+        return SBX_E_COMMAND_TIMEOUT;
     for (i = 0; i < SBXI_COUNT(failed); i++) {
         if (strcmp(type, failed[i].type) == 0) {
             err->operation = failed[i].operation;
             return SBX_E_OPERATION;
         }
     }
-    if (strcmp(type, "CommandTimeout") == 0)
-        return SBX_E_COMMAND_TIMEOUT;
     if (http == 403) {
         sbxi_copy(err->error_type, sizeof(err->error_type), "PermissionDenied", 16);
         return SBX_E_OPERATION;
@@ -504,6 +516,18 @@ static sbx_status sbxi_classify_inside(sbx_error *err)
     return sbxi_classify_common(http, type);
 }
 
+/* 1 if what a sandbox was to be made from does not exist; sets the resource type to it. */
+static int sbxi_missing_origin(sbx_error *err)
+{
+    if (strcmp(err->error_type, "TemplateNotFound") == 0)
+        err->resource_type = "template";
+    else if (strcmp(err->error_type, "SnapshotNotFound") == 0)
+        err->resource_type = "snapshot";
+    else
+        return 0;
+    return 1;
+}
+
 static sbx_status sbxi_classify(sbx_error *err, sbxi_action action)
 {
     int http = err->http_status;
@@ -512,6 +536,8 @@ static sbx_status sbxi_classify(sbx_error *err, sbxi_action action)
         return SBX_E_CONNECTION;
     if (action == SBXI_INSIDE)
         return sbxi_classify_inside(err);
+    if (http == 404 && action == SBXI_CREATE && sbxi_missing_origin(err))
+        return SBX_E_NOT_FOUND;
     if (http == 404 && (action == SBXI_LIST || action == SBXI_CREATE))
         return SBX_E_API;
     if (http == 409 && action == SBXI_DELETE)
@@ -531,11 +557,11 @@ static sbx_status sbxi_classify(sbx_error *err, sbxi_action action)
 }
 
 /* What to do about it, where there is something. */
-static const char *sbxi_advice(sbx_status status, sbxi_action action)
+static const char *sbxi_advice(sbx_status status, int http)
 {
     if (status == SBX_E_AUTHENTICATION)
         return "; check the API key (sbx_config.api_key or LANGSMITH_API_KEY)";
-    if (status == SBX_E_API && action != SBXI_GET && action != SBXI_DELETE)
+    if (status == SBX_E_API && http == 404)
         return "; check that the endpoint is the sandbox service's (sbx_config.endpoint or "
                "LANGSMITH_ENDPOINT)";
     if (status == SBX_E_NOT_READY)
@@ -565,7 +591,7 @@ static sbx_status sbxi_service_error(const sbxi_exchange *x, sbxi_action action,
     sbxi_copy(said, sizeof(said), err->message, strlen(err->message));
     (void)sbxi_format(err->message, sizeof(err->message), "%s%sHTTP %d for %s %s%s%s",
                       *said ? said : "", *said ? " (" : "the service answered ", x->status,
-                      x->method, x->to.target, *said ? ")" : "", sbxi_advice(st, action));
+                      x->method, x->to.target, *said ? ")" : "", sbxi_advice(st, x->status));
     err->status = st;
     return st;
 }

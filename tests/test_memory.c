@@ -185,6 +185,7 @@ static void every_call_of_the_transport_may_fail(void **state)
                     p->optional = 1;
                     p->every_other = tls;
                     p->write_max = 200;
+                    p->connect_ms = 5; /* for something to wait for */
                 }
                 w.fail_kinds = kinds[k].kind;
                 w.fail_call = n;
