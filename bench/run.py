@@ -189,6 +189,26 @@ def show(title, lines, results, sizes, unit):
         print(f"    {line[1]:40}{cells}{results[line, sizes[0]]:10.0f}")
 
 
+PROFILES = [
+    ("everything", []),
+    ("without the control plane", ["-DSBX_NO_CONTROL"]),
+    ("without files", ["-DSBX_NO_FILES"]),
+    ("without WebSocket", ["-DSBX_NO_WEBSOCKET"]),
+    ("commands by HTTP only", ["-DSBX_NO_CONTROL", "-DSBX_NO_FILES", "-DSBX_NO_WEBSOCKET"]),
+]
+
+
+def show_code_sizes():
+    """What the library adds to a program that calls all of it."""
+    print("\nCode and constants, -Os, bytes")
+    for label, flags in PROFILES:
+        with tempfile.TemporaryDirectory() as directory:
+            run([*CC, *CPPFLAGS, "-Os", "-DNDEBUG", "-DSANDBOX_IMPLEMENTATION", *flags, "-x", "c",
+                 "-c", str(ROOT / "sandbox.h"), "-o", f"{directory}/a.o"])
+            text = run(["size", f"{directory}/a.o"]).stdout.splitlines()[1].split()[0]
+        print(f"    {label:40}{text:>10}")
+
+
 def main():
     parser = argparse.ArgumentParser(description="Counts instructions, ours and those of others.")
     parser.add_argument("--quick", action="store_true", help="fewer sizes")
@@ -229,6 +249,7 @@ def main():
                                            max(20, 20000000 // size))
                  for line in lines for size in sizes}
         show("Nanoseconds per byte", lines, times, sizes, f"per message of {sizes[0]}")
+    show_code_sizes()
     missing = [f"{name} ({package or 'see --yyjson'})"
                for name, (_, _, _, package) in PEERS.items() if name not in peers]
     if missing:
