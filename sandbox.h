@@ -2222,8 +2222,8 @@ static void sbxi_sha1(const void *data, size_t len, unsigned char out[20])
 
 /* ---- plain text ---- */
 
-/* Most bytes of a text stand for themselves, and are passed over many at a time. The special ones are
-   the quote, the backslash and the control characters; foreign are those that are not ASCII. */
+/* Most bytes of a text stand for themselves, and are passed over many at a time. The special ones
+   are the quote, the backslash and the control characters; foreign ones are not ASCII. */
 
 #define SBXI_JSON_EACH UINT64_C(0x0101010101010101)
 
@@ -2325,8 +2325,8 @@ static int sbxi_json_is_special(char c)
     return (unsigned char)c < 0x20 || c == '"' || c == '\\';
 }
 
-/* How many of the len bytes come before the first special one. *foreign is set to 1 if some of these
-   may not be ASCII. */
+/* How many of the len bytes come before the first special one. *foreign is set to 1 if some of
+   these may not be ASCII. */
 static size_t sbxi_json_plain(const char *from, size_t len, int *foreign)
 {
     sbxi_json_block seen = SBXI_JSON_NONE, block;
@@ -2509,9 +2509,9 @@ static uint64_t sbxi_json_multiply_high(uint64_t a, uint64_t b)
 }
 
 /* Returns m >= 2^63 so that m * 2^*binary is value * 10^decimal, |decimal| < 512, with an error of
-   less than SBXI_JSON_ERROR in m. Each factor adds at most 5 (its own rounding, the lost lower half,
-   both doubled by the shift); there are at most 8 up to 10^345; and value may be the first 19 digits
-   of a longer number, which adds 19. */
+   less than SBXI_JSON_ERROR in m. Each factor adds at most 5 (its own rounding, the lost lower
+   half, both doubled by the shift); there are at most 8 up to 10^345; and value may be the first
+   19 digits of a longer number, which adds 19. */
 #define SBXI_JSON_ERROR 64
 static uint64_t sbxi_json_scale(uint64_t value, int decimal, int *binary)
 {
@@ -2555,8 +2555,8 @@ static int sbxi_json_compare_half(const sbxi_json_decimal *d, uint64_t mantissa,
     return sbxi_big_compare(&exact, &half);
 }
 
-/* The double that is nearest to a valid number without its sign, the even one of two. An estimate of
-   64 bits nearly always tells which one that is. */
+/* The double that is nearest to a valid number without its sign, the even one of two. An estimate
+   of 64 bits nearly always tells which one that is. */
 static uint64_t sbxi_json_nearest(const char *text, size_t len)
 {
     sbxi_json_decimal d;
@@ -2662,7 +2662,8 @@ static int sbxi_json_shortest_init(sbxi_json_shortest *s, uint64_t bits)
     sbxi_big_set(&s->scale, 1);
     sbxi_big_set(&s->above, 1);
     sbxi_big_set(&s->below, 1);
-    /* All doubled, since the limits are half a gap away, and once more if the lower gap is smaller. */
+    /* All doubled, since the limits are half a gap away, and once more if the lower gap is
+       smaller. */
     sbxi_big_shift(&s->value, (unit > 0 ? unit : 0) + 1 + twice);
     sbxi_big_shift(&s->scale, (unit < 0 ? -unit : 0) + 1 + twice);
     sbxi_big_shift(&s->above, (unit > 0 ? unit : 0) + twice);
@@ -2681,8 +2682,8 @@ static int sbxi_json_shortest_init(sbxi_json_shortest *s, uint64_t bits)
     return power;
 }
 
-/* The fewest digits that read back as the double, the nearest ones of these; 17 at most. Returns how
-   many, and sets *power as above. */
+/* The fewest digits that read back as the double, the nearest ones of these; 17 at most. Returns
+   how many, and sets *power as above. */
 static int sbxi_json_shortest_digits(uint64_t bits, char digits[17], int *power)
 {
     sbxi_json_shortest s;
@@ -2998,8 +2999,8 @@ static size_t sbxi_json_encode(char *out, uint32_t code)
     return 4;
 }
 
-/* Writes the character of \uXXXX, at most 3 bytes, and returns how many; 0 if it is bad or the half of
-   a surrogate pair. */
+/* Writes the character of \uXXXX, at most 3 bytes, and returns how many; 0 if it is bad or the
+   half of a surrogate pair. */
 static size_t sbxi_json_escape_code(const char *from, char *to)
 {
     unsigned a = sbxi_json_hex(from[2]), b = sbxi_json_hex(from[3]), c = sbxi_json_hex(from[4]),
@@ -3032,9 +3033,9 @@ SBXI_INLINE int sbxi_json_escape(const char **at, char **to)
     return n > 0;
 }
 
-/* Copies text from at to `to`, escapes replaced, up to stop at most: until there is something else in
-   it. An escape is longer than what it stands for, so that `to` needs no more room than there is up
-   to stop. *foreign is set to 1 if some of it may not be ASCII. */
+/* Copies text from at to `to`, escapes replaced, up to stop at most: until there is something else
+   in it. An escape is longer than what it stands for, so that `to` needs no more room than there
+   is up to stop. *foreign is set to 1 if some of it may not be ASCII. */
 SBXI_INLINE void sbxi_json_copy(const char **from, char **into, const char *stop, int *foreign)
 {
     const char *at = *from, *last;
@@ -3149,8 +3150,8 @@ static sbx_status sbxi_json_give_part(sbx_json *j, sbx_json_event *event)
     return SBX_OK;
 }
 
-/* Copies text into scratch until there is something else in it, or the data ends, or the scratch may
-   be full. */
+/* Copies text into scratch until there is something else in it, or the data ends, or the scratch
+   may be full. */
 static void sbxi_json_copy_more(sbx_json *j, sbxi_json_input *in, int *foreign)
 {
     size_t room = j->cap - j->used, n = (size_t)(in->end - in->at);
@@ -3159,8 +3160,8 @@ static void sbxi_json_copy_more(sbx_json *j, sbxi_json_input *in, int *foreign)
     j->used = (size_t)(to - j->scratch);
 }
 
-/* Goes on with a text by way of scratch. If it began in this data, at `text`, and has no escapes, it
-   is lent from there after all. */
+/* Goes on with a text by way of scratch. If it began in this data, at `text`, and has no escapes,
+   it is lent from there after all. */
 static sbx_status sbxi_json_copy_text(sbx_json *j, sbxi_json_input *in, const char *text,
                                       int *foreign, sbx_json_event *event)
 {
@@ -3200,8 +3201,8 @@ static sbx_status sbxi_json_copy_text(sbx_json *j, sbxi_json_input *in, const ch
     }
 }
 
-/* Goes on checking UTF-8, from `from` up to where the reader is. If it is bad, goes back to the byte
-   that is. */
+/* Goes on checking UTF-8, from `from` up to where the reader is. If it is bad, goes back to the
+   byte that is. */
 static int sbxi_json_check_utf8(sbx_json *j, sbxi_json_input *in, const char *from)
 {
     uint32_t state = j->utf8.state;
@@ -3238,8 +3239,8 @@ static sbx_status sbxi_json_begin_text(sbx_json *j, sbxi_json_input *in, sbx_jso
 
 /* ---- reader: numbers and words ---- */
 
-/* Where in a number the reader is behind c; -1: the number ended before c. *problem is set if it may
-   not end there. */
+/* Where in a number the reader is behind c; -1: the number ended before c. *problem is set if it
+   may not end there. */
 static int sbxi_json_number_step(int step, char c, const char **problem)
 {
     int digit = c >= '0' && c <= '9', e = c == 'e' || c == 'E';

@@ -94,7 +94,9 @@ enum { NONE, TYPE, DATA, OFFSET };
 static int key_of(const sbx_json_event *e)
 {
     if (e->len == 4)
-        return memcmp(e->text, "type", 4) == 0 ? TYPE : memcmp(e->text, "data", 4) == 0 ? DATA : NONE;
+        return memcmp(e->text, "type", 4) == 0   ? TYPE
+               : memcmp(e->text, "data", 4) == 0 ? DATA
+                                                 : NONE;
     return e->len == 6 && memcmp(e->text, "offset", 6) == 0 ? OFFSET : NONE;
 }
 
@@ -187,8 +189,7 @@ static const struct {
     const char *name;
     void (*run)(message *m);
 } JOBS[] = {
-    {"sbx", job_sbx},
-    {"sbx-checked", job_sbx_checked},
+    {"sbx", job_sbx},         {"sbx-checked", job_sbx_checked},
 #ifdef BENCH_CJSON
     {"cjson", job_cjson},
 #endif

@@ -1,9 +1,9 @@
 /* JSON. The first bytes of the input choose the length of scratch and the cuts.
 
-   Any bytes: read in pieces they give what they give in one, a byte refused is one that cannot follow
-   what stands before it, and a document that is taken is written to one that reads the same. The bytes
-   as a text, and as a number, are read back as they were written; a number is what the C library says
-   it is. */
+   Any bytes: read in pieces they give what they give in one, a byte refused is one that cannot
+   follow what stands before it, and a document that is taken is written to one that reads the
+   same. The bytes as a text, and as a number, are read back as they were written; a number is what
+   the C library says it is. */
 #define SANDBOX_IMPLEMENTATION
 #include "sandbox.h"
 

@@ -1,6 +1,7 @@
-/* Runs a fuzz target once for each file named on the command line, and for each file in a directory
-   named there, without libFuzzer. Every input ends at a page that cannot be read. The name of an input
-   is printed before it runs, so that the last one is to blame when the target aborts. */
+/* Runs a fuzz target once for each file named on the command line, and for each file in a
+   directory named there, without libFuzzer. Every input ends at a page that cannot be read. The
+   name of an input is printed before it runs, so that the last one is to blame when the target
+   aborts. */
 #include "../tests/guard.h"
 
 #include <dirent.h>

@@ -1,6 +1,6 @@
-/* guard: bytes that end at a page which cannot be read, so that reading one byte too many is a fault
-   and not an accident. One guard serves many pieces one after the other: putting the next one
-   overwrites the last, so a pointer that was kept too long is seen too. */
+/* guard: bytes that end at a page which cannot be read, so that reading one byte too many is a
+   fault and not an accident. One guard serves many pieces one after the other: putting the next
+   one overwrites the last, so a pointer that was kept too long is seen too. */
 #ifndef SBX_TESTS_GUARD_H
 #define SBX_TESTS_GUARD_H
 

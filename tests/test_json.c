@@ -1,5 +1,5 @@
-/* JSON: every production of RFC 8259 and every way to break it, texts and numbers in full, the limits,
-   and the writer. */
+/* JSON: every production of RFC 8259 and every way to break it, texts and numbers in full, the
+   limits, and the writer. */
 #define SANDBOX_IMPLEMENTATION
 #include "sandbox.h"
 
@@ -577,6 +577,8 @@ static const struct refused {
     {"\"\xc3\xa9 \\n \xff \\q\"", 7, UTF8},
     {"\"\xff\x1f\"", 1, UTF8},
     {"\"\xff\\q\"", 1, UTF8},
+    {"[\"\xff\",\"and more\"]", 2, UTF8},
+    {"[\"a\xe9\",\"and more\"]", 4, UTF8},
     {"{\"\xe9\":1}", 3, UTF8},
     {"{\"k\xe9\":1}", 4, UTF8},
     {"[\"\xe9t\xe9\"]", 3, UTF8},
@@ -631,6 +633,43 @@ static void every_byte_is_judged_alone(void **state)
         assert_int_equal(strstr(t.text, "end\n") != NULL, c && strchr(escapes, c) != NULL);
     }
     trace_free(&t);
+}
+
+static void a_byte_is_judged_the_same_anywhere_in_a_text(void **state)
+{
+    static const char plain[] = "0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklm";
+    char json[80], expected[200];
+    trace t = {NULL, 0, 0};
+    size_t at, len = sizeof(plain) - 1;
+    int c;
+    (void)state;
+    for (c = 0; c < 256; c++) {
+        for (at = 0; at < len; at++) {
+            snprintf(json, sizeof(json), "\"%s\"", plain);
+            json[1 + at] = (char)c;
+            read_whole(&t, json, len + 2, at % 2 ? 16 : 4000, 0);
+            if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') {
+                assert_int_equal(t.len, strlen("0 string \nend\n") + len);
+                assert_int_equal(t.text[9 + at], c);
+            } else if (c < 0x20 || c >= 0x80) {
+                /* A lead byte is good until its successor comes. */
+                snprintf(expected, sizeof(expected), "SBX_E_PROTOCOL at %d: %s\n",
+                         (int)at + (c >= 0xc2 && c <= 0xf4 ? 2 : 1), c < 0x20 ? CONTROL : UTF8);
+                assert_string_equal(t.text, expected);
+            } else if (c != '\\') {
+                assert_non_null(strstr(t.text, c == '"' ? SPACE : "end\n"));
+            }
+        }
+    }
+    trace_free(&t);
+}
+
+static void a_number_ends_with_the_data_only_at_the_top(void **state)
+{
+    (void)state;
+    expect_events("[1", 2, "0 [\nSBX_E_PROTOCOL at 2: the document is cut short\n");
+    expect_events("-12", 3, "0 integer -12\nend\n");
+    expect_events("1e5", 3, "0 number 100000\nend\n");
 }
 
 static void a_nul_is_a_byte_like_others(void **state)
@@ -877,7 +916,7 @@ static void a_text_as_long_as_scratch_comes_in_one_event(void **state)
 static void a_text_without_escapes_is_lent_from_the_data(void **state)
 {
     static const char json[] =
-        "[\"\",\"short\",\"long enough to be longer than all scratch\",\"\\n\"]";
+        "[\"\",\"short\",\"in scratch\",\"long enough to be longer than all scratch\",\"\\n\"]";
     char scratch[16];
     sbx_json j;
     sbx_json_event e;
@@ -889,12 +928,12 @@ static void a_text_without_escapes_is_lent_from_the_data(void **state)
         if (e.type != SBX_JSON_STRING)
             continue;
         assert_int_equal(e.partial, 0);
-        if (n++ < 3)
+        if (n++ < 4)
             assert_in_range((uintptr_t)e.text, (uintptr_t)json, (uintptr_t)json + sizeof(json));
         else
             assert_ptr_equal(e.text, scratch);
     }
-    assert_int_equal(n, 4);
+    assert_int_equal(n, 5);
 }
 
 static void texts_are_kept_by_moving_scratch_on(void **state)
@@ -1103,7 +1142,8 @@ static void a_number_may_be_256_bytes_long(void **state)
     trace_free(&t);
 }
 
-/* The digits of the number half-way between two doubles, all 256 that fit, and the last one changed. */
+/* The digits of the number half-way between two doubles, all 256 that fit, and the last one
+   changed. */
 static void the_last_of_256_digits_counts(void **state)
 {
     /* 2^-1 + 2^-54, in 54 digits, and zeros behind. */
@@ -1667,6 +1707,8 @@ int main(void)
         cmocka_unit_test(every_production_of_the_standard_is_read),
         cmocka_unit_test(what_the_standard_refuses_is_refused_at_the_byte),
         cmocka_unit_test(every_byte_is_judged_alone),
+        cmocka_unit_test(a_byte_is_judged_the_same_anywhere_in_a_text),
+        cmocka_unit_test(a_number_ends_with_the_data_only_at_the_top),
         cmocka_unit_test(a_nul_is_a_byte_like_others),
         cmocka_unit_test(escapes_and_characters_become_their_utf8),
         cmocka_unit_test(every_code_that_can_be_escaped_is_what_it_says),
