@@ -140,7 +140,6 @@ matrix:
 
 bench:
 	@tools/deps.sh check
-	@$(MAKE) $(QUIETLY) all
 	@$(PYTHON) bench/run.py
 
 # ---- the rest ----

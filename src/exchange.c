@@ -15,6 +15,8 @@ enum {
     SBXI_UNSENT = 8      /* repeated only where it surely was not carried out */
 };
 
+#define SBXI_REFUSAL_MS 2000 /* for the body of a refused upgrade */
+
 typedef enum sbxi_exchange_state {
     SBXI_EXCHANGE_BEGIN,
     SBXI_EXCHANGE_CONNECT,
@@ -59,7 +61,7 @@ typedef struct sbxi_exchange {
     sbxi_part part;
     size_t data_at;
     int64_t source_left, moved, moved_told;
-    int source_used, sink_used, sent, received, busy;
+    int source_used, sink_used, sent, received, head_read, busy;
     sbx_status write_failed; /* why nothing more can be written; SBX_OK: it can */
     int attempts, stale;
     int maybe_done; /* an attempt whose outcome is unknown may have had its effect */
@@ -460,6 +462,12 @@ static sbx_status sbxi_exchange_event(sbxi_exchange *x, const sbx_http1_event *e
         return SBX_AGAIN;
     case SBX_HTTP1_HEAD_END:
         x->content_length = e->content_length;
+        x->head_read = 1;
+        if (x->upgrade_key && x->status != 101) {
+            /* What is said besides must come soon, or go without. */
+            int64_t soon = sbxi_after(sbxi_now(x->client), SBXI_REFUSAL_MS);
+            x->attempt_deadline = soon < x->attempt_deadline ? soon : x->attempt_deadline;
+        }
         return SBX_AGAIN;
     case SBX_HTTP1_BODY:
         st = sbxi_exchange_body(x, e, err);
@@ -542,7 +550,7 @@ static sbx_status sbxi_exchange_begin(sbxi_exchange *x, int64_t now, sbx_error *
     x->dry_until = 0;
     x->source_left = x->source_size;
     x->moved = x->moved_told = 0;
-    x->sent = x->received = x->status = 0;
+    x->sent = x->received = x->head_read = x->status = 0;
     x->write_failed = SBX_OK;
     x->upgrade_named = x->upgrade_connected = x->accept_ok = x->upgrade_unasked = 0;
     x->retry_after_ms = SBX_NONE;
@@ -718,6 +726,9 @@ static sbx_status sbxi_exchange_step(sbxi_exchange *x, int64_t now, sbx_error *e
     st = sbxi_exchange_attempt(x, now, err);
     if (st == SBX_AGAIN)
         return SBX_AGAIN;
+    if (x->head_read && (x->status < 200 || x->status > 299 || x->upgrade_key) &&
+        (st == SBX_E_TIMEOUT || sbx_status_is(st, SBX_E_CONNECTION)))
+        st = SBX_END; /* the head of a refusal says enough, should its body break off */
     if (st == SBX_OK && x->status >= 200 && x->status < 300 &&
         (x->part != SBXI_PART_END || sbxi_buffer_len(&x->connection->out) || x->write_failed))
         st = sbxi_fail(err, SBX_E_PROTOCOL, "%s answered %s %s before it had all of the request",

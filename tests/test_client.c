@@ -62,6 +62,22 @@ static void freeing_null_is_fine(void **state)
     sbx_command_free(NULL);
 }
 
+static void null_in_place_of_an_operation_or_a_cancel_is_harmless(void **state)
+{
+    world w;
+    sbx_item items[SBX_ITEMS];
+    int64_t ms = 7;
+    (void)state;
+    world_init(&w);
+    world_open(&w);
+    assert_int_equal(sbx_op_wants(NULL, items, SBX_ITEMS, &ms), 0);
+    sbx_op_cancel(NULL);
+    sbx_cancel_set(NULL, NULL);
+    sbx_cancel_set(w.client, NULL);
+    assert_string_equal(sbx_command_id(NULL), "");
+    world_done(&w);
+}
+
 static void refuses_missing_arguments(void **state)
 {
     world w;
@@ -688,6 +704,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opens_and_closes_without_traffic),
         cmocka_unit_test(freeing_null_is_fine),
+        cmocka_unit_test(null_in_place_of_an_operation_or_a_cancel_is_harmless),
         cmocka_unit_test(refuses_missing_arguments),
         cmocka_unit_test(refuses_a_transport_without_the_required_hooks),
         cmocka_unit_test(refuses_bad_endpoints),

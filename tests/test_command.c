@@ -795,6 +795,72 @@ static void a_service_without_websockets_is_used_over_http(void **state)
     }
 }
 
+/* A peer that knows no WebSocket, and one that answers the command with this over HTTP. */
+static void http_peers(world *w, const char *answer)
+{
+    peer *p = world_peer(w);
+    peer_request(p, "GET", WS);
+    peer_reply_with(p, 404, "Connection: close\r\n", "");
+    peer_close(p);
+    p = world_peer(w);
+    peer_request(p, "POST", "/sb-1/execute");
+    peer_reply(p, 200, answer);
+}
+
+static void over_http_too_the_limit_is_for_the_output_alone(void **state)
+{
+    static const struct {
+        const char *answer;
+        int fits;
+    } cases[] = {
+        {"{\"stdout\":\"12345\",\"stderr\":\"12345\",\"exit_code\":0}", 1},
+        {"{ \"exit_code\" : 0 , \"other\" : \"much longer than ten bytes\" ,\n"
+         "  \"stdout\" : \"\\u0031\\u0032\\u0033\\u0034\\u0035\" , \"stderr\" : \"12345\" }",
+         1},
+        {"{\"stdout\":\"123456\",\"stderr\":\"12345\",\"exit_code\":0}", 0},
+        {"{\"stdout\":\"12345\",\"stderr\":\"123456\",\"exit_code\":0}", 0},
+        {"{\"stdout\":\"12345678901\",\"exit_code\":0}", 0},
+    };
+    size_t i;
+    (void)state;
+    for (i = 0; i < COUNT(cases); i++) {
+        sbx_run_options options = run_options();
+        world w;
+        sbx_sandbox *sandbox;
+        sbx_result *result;
+        sbx_error err;
+        options.max_output = 10;
+        world_init(&w);
+        http_peers(&w, cases[i].answer);
+        sandbox = begin(&w);
+        if (cases[i].fits) {
+            run_well(&w, sandbox, &options, 0, "12345", "12345");
+        } else {
+            assert_status(&w, SBX_E_TOO_BIG, run(sandbox, &options, &result, &err), &err);
+            assert_says(&w, &err, "max_output");
+        }
+        end(&w, sandbox);
+    }
+}
+
+static void over_http_too_output_can_be_discarded(void **state)
+{
+    int limit;
+    (void)state;
+    for (limit = 0; limit < 2; limit++) {
+        sbx_run_options options = run_options();
+        world w;
+        sbx_sandbox *sandbox;
+        options.discard_output = 1;
+        options.max_output = limit ? 3 : 0;
+        world_init(&w);
+        http_peers(&w, "{\"stdout\":\"a lot\",\"stderr\":\"and more\",\"exit_code\":4}");
+        sandbox = begin(&w);
+        run_well(&w, sandbox, &options, 4, "", "");
+        end(&w, sandbox);
+    }
+}
+
 static void callbacks_and_handles_do_not_fall_back(void **state)
 {
     int how;
@@ -862,6 +928,83 @@ static void other_refusals_of_the_upgrade_are_connection_errors(void **state)
         assert_int_equal(w.dials, 1);
         end(&w, sandbox);
     }
+}
+
+/* Answers of 200 to an upgrade: pages that end, and pages that do not. */
+static void reply_page(peer *p, int how)
+{
+    int k;
+    peer_request(p, "GET", WS);
+    if (how == 0) {
+        peer_reply(p, 200, "<p>Hello</p>\n");
+    } else if (how == 1) {
+        peer_puts(p, "HTTP/1.1 200 OK\r\nContent-Length: 1300000\r\n\r\n");
+        for (k = 0; k < 100000; k++)
+            peer_puts(p, "<p>Hello</p>\n");
+    } else if (how == 2) {
+        peer_puts(p, "HTTP/1.1 200 OK\r\n\r\n");
+        for (k = 0; k < 100000; k++)
+            peer_puts(p, "<p>Hello</p>\n");
+    } else if (how == 3) {
+        peer_puts(p, "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n<p>Hel");
+        peer_reset(p);
+    } else {
+        peer_puts(p, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                     "Transfer-Encoding: chunked\r\n\r\n");
+    }
+    p->optional = 1;
+}
+
+static void refuse_page(int how)
+{
+    int handle;
+    for (handle = 0; handle < 2; handle++) {
+        world w;
+        sbx_sandbox *sandbox;
+        sbx_command *command = NULL;
+        sbx_result *result = NULL;
+        sbx_error err;
+        sbx_status st;
+        int64_t start;
+        world_init(&w);
+        w.config.max_body = 100000;
+        reply_page(world_peer(&w), how);
+        sandbox = begin(&w);
+        start = w.now;
+        if (handle) {
+            assert_status(&w, SBX_OK, sbx_command_start(sandbox, "x", NULL, &command, &err), &err);
+            st = sbx_command_result(command, &result, &err);
+        } else {
+            st = run(sandbox, NULL, &result, &err);
+        }
+        check_error(&w, st, &err);
+        if (!sbx_status_is(st, SBX_E_CONNECTION) || err.http_status != 200 ||
+            w.now - start > (how < 3 ? 0 : 2000))
+            world_fail(&w, "page %d gave %s, HTTP %d, after %ld ms: %s", how, sbx_status_name(st),
+                       err.http_status, (long)(w.now - start), err.message);
+        assert_int_equal(err.attempts, 1);
+        assert_int_equal(w.dials, 1);
+        assert_null(result);
+        sbx_command_free(command);
+        assert_int_equal(w.live, 0);
+        end(&w, sandbox);
+    }
+}
+
+static void an_upgrade_answered_by_a_page_is_an_error_at_once(void **state)
+{
+    int how;
+    (void)state;
+    for (how = 0; how < 3; how++)
+        refuse_page(how);
+}
+
+static void an_upgrade_answered_by_a_page_without_an_end_is_an_error_soon(void **state)
+{
+    int how;
+    (void)state;
+    for (how = 3; how < 5; how++)
+        refuse_page(how);
 }
 
 static void the_body_of_a_refused_upgrade_is_read_only_so_far(void **state)
@@ -949,6 +1092,76 @@ static void a_command_over_http_is_never_sent_twice(void **state)
     assert_true(sbx_status_is(run(sandbox, NULL, &result, &err), SBX_E_CONNECTION));
     assert_int_equal(w.dials, 2);
     end(&w, sandbox);
+}
+
+/* A service without WebSockets that does something else before it runs a command. */
+typedef struct troubled {
+    int refuse; /* how many connections for the command are refused */
+    int status; /* what the first `times` requests get, 0: the connection breaks */
+    int times, requests;
+} troubled;
+
+static void dial_troubled(peer *p, void *user)
+{
+    troubled *t = (troubled *)user;
+    if (p->number > 0 && p->number <= t->refuse)
+        p->refuse = SBX_E_CONNECT;
+}
+
+static void serve_troubled(peer *p, void *user)
+{
+    troubled *t = (troubled *)user;
+    int upgrade = p->request.method[0] == 'G';
+    peer_take_request(p);
+    if (upgrade) {
+        peer_reply_with(p, 404, "Connection: close\r\n", "");
+        peer_close(p);
+    } else if (t->requests++ >= t->times) {
+        peer_reply(p, 200, "{\"stdout\":\"done\",\"exit_code\":0}");
+    } else if (t->status) {
+        peer_reply(p, t->status, "{\"detail\":\"busy\"}");
+    } else {
+        peer_reset(p);
+    }
+}
+
+static void a_command_over_http_is_tried_again_only_if_it_did_not_run(void **state)
+{
+    static const struct {
+        troubled t;
+        int requests; /* 0: the call fails after one */
+    } cases[] = {
+        {{1, 0, 0, 0}, 1},   {{3, 0, 0, 0}, 1},   {{0, 429, 1, 0}, 2}, {{0, 429, 3, 0}, 4},
+        {{1, 429, 1, 0}, 2}, {{0, 502, 1, 0}, 0}, {{0, 503, 1, 0}, 0}, {{0, 504, 1, 0}, 0},
+        {{0, 500, 1, 0}, 0}, {{0, 0, 1, 0}, 0},
+    };
+    size_t i;
+    (void)state;
+    for (i = 0; i < COUNT(cases); i++) {
+        troubled t = cases[i].t;
+        world w;
+        sbx_sandbox *sandbox;
+        sbx_result *result;
+        sbx_error err;
+        sbx_status st;
+        world_init(&w);
+        w.serve = serve_troubled;
+        w.on_dial = dial_troubled;
+        w.serve_user = &t;
+        sandbox = begin(&w);
+        st = run(sandbox, NULL, &result, &err);
+        check_error(&w, st, &err);
+        if ((st == SBX_OK) != (cases[i].requests > 0) ||
+            t.requests != (cases[i].requests ? cases[i].requests : 1))
+            world_fail(&w, "case %d: %d requests, %s: %s", (int)i, t.requests, sbx_status_name(st),
+                       err.message);
+        if (st == SBX_OK)
+            assert_string_equal(result->out, "done");
+        else
+            assert_int_equal(err.http_status, t.status);
+        sbx_free(result);
+        end(&w, sandbox);
+    }
 }
 
 static void once_execute_was_sent_nothing_falls_back(void **state)
@@ -1452,6 +1665,34 @@ static void a_silent_command_lives_through_any_number_of_losses(void **state)
     end(&w, sandbox);
 }
 
+static void a_silent_command_lives_through_losses_that_nobody_acknowledges(void **state)
+{
+    sbx_run_options options = run_options();
+    world w;
+    sbx_sandbox *sandbox;
+    peer *p;
+    int64_t start;
+    int k;
+    (void)state;
+    options.timeout_ms = SBX_NONE;
+    world_init(&w);
+    p = endless_peer(&w);
+    peer_ws_text(p, STARTED);
+    for (k = 0; k < 4; k++) {
+        peer_delay(p, 60000);
+        peer_reset(p);
+        p = reattached_peer(&w, "0", "0");
+    }
+    peer_delay(p, 60000);
+    peer_ws_text(p, OUT("0", "awake"));
+    peer_exits(p, EXIT("0"));
+    sandbox = begin(&w);
+    start = w.now;
+    run_well(&w, sandbox, &options, 0, "awake", "");
+    assert_between(w.now - start, 5 * 60000 + 4 * 500, 5 * 60000 + 500 + 1000 + 2000 + 4000);
+    end(&w, sandbox);
+}
+
 static void output_alone_renews_the_budget_as_with_older_servers(void **state)
 {
     world w;
@@ -1732,6 +1973,72 @@ static void bad_messages_and_frames_are_errors_in_bounded_time(void **state)
     assert_int_equal(wrong, 0);
 }
 
+static void an_exit_without_a_code_is_a_protocol_error(void **state)
+{
+    static const char *const exits[] = {"{\"type\":\"exit\"}",
+                                        "{\"type\":\"exit\",\"exit_code\":null}",
+                                        "{\"type\":\"exit\",\"data\":\"0\",\"offset\":0}"};
+    size_t i;
+    (void)state;
+    for (i = 0; i < COUNT(exits); i++) {
+        world w;
+        sbx_sandbox *sandbox;
+        sbx_result *result;
+        sbx_error err;
+        peer *p;
+        world_init(&w);
+        p = executing_peer(&w);
+        peer_ws_text(p, STARTED);
+        peer_exits(p, exits[i]);
+        sandbox = begin(&w);
+        assert_status(&w, SBX_E_PROTOCOL, run(sandbox, NULL, &result, &err), &err);
+        assert_int_equal(w.dials, 1);
+        end(&w, sandbox);
+    }
+}
+
+static void an_id_that_cannot_be_kept_whole_is_a_protocol_error(void **state)
+{
+    size_t len;
+    (void)state;
+    for (len = 62; len < 67; len++) {
+        char id[80], started[200], reconnect[200];
+        world w;
+        sbx_sandbox *sandbox;
+        sbx_command *command = NULL;
+        sbx_result *result = NULL;
+        sbx_error err;
+        peer *p;
+        memset(id, 'i', sizeof(id));
+        id[len] = 0;
+        snprintf(started, sizeof(started), "{\"type\":\"started\",\"command_id\":\"%s\",\"pid\":4}",
+                 id);
+        snprintf(reconnect, sizeof(reconnect),
+                 "{\"type\":\"reconnect\",\"command_id\":\"%s\",\"stdout_offset\":0,"
+                 "\"stderr_offset\":0}",
+                 id);
+        world_init(&w);
+        p = executing_peer(&w);
+        peer_ws_text(p, started);
+        if (len < 64) {
+            peer_reset(p);
+            p = world_peer(&w);
+            peer_upgrade(p, WS);
+            peer_ws_expect(p, reconnect);
+            peer_exits(p, EXIT("0"));
+        }
+        sandbox = begin(&w);
+        assert_status(&w, SBX_OK, sbx_command_start(sandbox, "x", NULL, &command, &err), &err);
+        assert_status(&w, len < 64 ? SBX_OK : SBX_E_PROTOCOL,
+                      sbx_command_result(command, &result, &err), &err);
+        if (len < 64)
+            assert_string_equal(sbx_command_id(command), id);
+        sbx_free(result);
+        sbx_command_free(command);
+        end(&w, sandbox);
+    }
+}
+
 static void a_message_beyond_the_limit_is_too_big(void **state)
 {
     wtext json = {NULL, 0, 0};
@@ -1827,6 +2134,108 @@ static void pings_keep_a_silent_command_alive(void **state)
     end(&w, sandbox);
 }
 
+static void set_clock_back(world *w, void *user)
+{
+    w->clock -= *(const int64_t *)user;
+}
+
+static void a_command_needs_no_clock_that_starts_above_zero(void **state)
+{
+    /* What the clock shows more than the world's time, which starts at 5000. */
+    static const int64_t clocks[] = {-5000, -5001,    -4999,     -5500,
+                                     -6000, -1000000, INT64_MIN, INT64_MAX - 1000000000};
+    size_t i;
+    (void)state;
+    for (i = 0; i < COUNT(clocks); i++) {
+        sbx_run_options options = run_options();
+        world w;
+        sbx_sandbox *sandbox;
+        sbx_result *result;
+        sbx_error err;
+        peer *p;
+        int64_t start;
+        world_init(&w);
+        w.clock = clocks[i];
+        /* A connection refused, one lost, one closed for a reload, pings, and the output. */
+        world_peer(&w)->refuse = SBX_E_CONNECT;
+        p = endless_peer(&w);
+        peer_ws_text(p, STARTED);
+        peer_reset(p);
+        p = reattached_peer(&w, "0", "0");
+        peer_ws_text(p, STARTED);
+        peer_ws_close(p, 1001);
+        peer_close(p);
+        p = reattached_peer(&w, "0", "0");
+        peer_ws_text(p, STARTED);
+        peer_delay(p, 300000);
+        peer_exits(p, EXIT("0"));
+        sandbox = begin(&w);
+        start = w.now;
+        options.timeout_ms = SBX_NONE;
+        run_well(&w, sandbox, &options, 0, "", "");
+        assert_int_equal(w.now - start, 500 + 500 + 0 + 300000);
+        assert_between(p->pings, 9, 10);
+        /* The same over HTTP, which starts without a pause. */
+        p = world_peer(&w);
+        peer_request(p, "GET", WS);
+        peer_reply_with(p, 404, "Connection: close\r\n", "");
+        peer_close(p);
+        p = world_peer(&w);
+        peer_request(p, "POST", "/sb-1/execute");
+        peer_reply(p, 200, "{\"stdout\":\"http\",\"exit_code\":0}");
+        start = w.now;
+        run_well(&w, sandbox, &options, 0, "http", "");
+        assert_int_equal(w.now, start);
+        /* The deadline. */
+        w.id[0] = 0;
+        p = endless_peer(&w);
+        peer_ws_text(p, STARTED);
+        options.call.timeout_ms = 4321;
+        start = w.now;
+        assert_status(&w, SBX_E_TIMEOUT, run(sandbox, &options, &result, &err), &err);
+        assert_int_equal(w.now - start, 4321);
+        end(&w, sandbox);
+    }
+}
+
+static void a_clock_that_jumps_backwards_does_not_stop_a_command(void **state)
+{
+    static const int64_t hour = 3600000;
+    int how;
+    (void)state;
+    for (how = 0; how < 3; how++) {
+        sbx_run_options options = run_options();
+        world w;
+        sbx_sandbox *sandbox;
+        sbx_result *result;
+        sbx_error err;
+        peer *p;
+        int64_t start;
+        world_init(&w);
+        p = executing_peer(&w);
+        peer_ws_text(p, STARTED);
+        p->mute = how == 2;
+        if (how == 0)
+            options.call.timeout_ms = 20000;
+        if (how == 2) {
+            /* Nothing but the pings says that the connection is dead. */
+            options.call.timeout_ms = SBX_NONE;
+            p = reattached_peer(&w, "0", "0");
+            peer_exits(p, EXIT("0"));
+        }
+        sandbox = begin(&w);
+        start = w.now;
+        world_at(&w, 5000, set_clock_back, (void *)(uintptr_t)&hour);
+        if (how == 2)
+            run_well(&w, sandbox, &options, 0, "", "");
+        else
+            assert_status(&w, SBX_E_TIMEOUT, run(sandbox, &options, &result, &err), &err);
+        /* At most the time before the jump is not counted. */
+        assert_between(w.now - start, how ? 60000 : 20000, how ? 95500 : 25000);
+        end(&w, sandbox);
+    }
+}
+
 static void a_peer_that_answers_no_ping_is_left(void **state)
 {
     sbx_run_options options = run_options();
@@ -1897,6 +2306,102 @@ static void the_call_ends_thirty_seconds_after_the_command_should_have(void **st
         start = w.now;
         assert_status(&w, SBX_E_TIMEOUT, run(sandbox, &options, &result, &err), &err);
         assert_int_equal(w.now - start, cases[i][1]);
+        end(&w, sandbox);
+    }
+}
+
+/* A peer that has always something more to say, and a clock that goes on while it is read. */
+typedef struct flood {
+    world *w;
+    peer *p;
+    uint64_t offset;
+    int calls;
+} flood;
+
+static void flood_more(flood *f)
+{
+    char text[100];
+    int n = snprintf(text, sizeof(text), "{\"type\":\"stdout\",\"data\":\"x\",\"offset\":%lu}",
+                     (unsigned long)f->offset++);
+    peer_emit_frame(f->p, SBX_WS_TEXT, 1, text, (size_t)n);
+}
+
+static int hear_flood(void *user, int stream, const char *data, size_t len)
+{
+    flood *f = (flood *)user;
+    (void)stream;
+    (void)data;
+    (void)len;
+    f->w->now += 10;
+    flood_more(f);
+    return ++f->calls == 5000;
+}
+
+/* Takes one chunk after the other, as long as there are any. */
+static sbx_status take_flood(flood *f, sbx_command *command, int64_t timeout_ms, sbx_error *err)
+{
+    sbx_status st = SBX_OK;
+    while (st == SBX_OK || (st == SBX_AGAIN && timeout_ms == 0)) {
+        sbx_chunk chunk;
+        st = sbx_command_next(command, &chunk, timeout_ms, err);
+        if (st >= 0 && hear_flood(f, chunk.stream, chunk.data, chunk.len))
+            break;
+    }
+    return st;
+}
+
+static void begin_flood(world *w, void *user)
+{
+    int i;
+    (void)w;
+    for (i = 0; i < 2000; i++)
+        flood_more((flood *)user);
+}
+
+static void the_deadline_ends_a_command_whose_output_never_pauses(void **state)
+{
+    int how;
+    (void)state;
+    for (how = 0; how < 4; how++) {
+        sbx_run_options options = run_options();
+        flood f;
+        world w;
+        sbx_sandbox *sandbox;
+        sbx_command *command = NULL;
+        sbx_result *result = NULL;
+        sbx_error err;
+        sbx_status st;
+        int64_t start;
+        memset(&f, 0, sizeof(f));
+        f.w = &w;
+        options.call.timeout_ms = 3000;
+        options.discard_output = 1;
+        if (how >= 2) {
+            options.on_output = hear_flood;
+            options.user = &f;
+        }
+        world_init(&w);
+        f.p = executing_peer(&w);
+        peer_ws_text(f.p, STARTED);
+        peer_call(f.p, begin_flood, &f);
+        sandbox = begin(&w);
+        start = w.now;
+        if (how == 3) {
+            st = sbx_run(sandbox, "x", &options, &result, &err);
+        } else {
+            assert_status(&w, SBX_OK, sbx_command_start(sandbox, "x", &options, &command, &err),
+                          &err);
+            if (how == 2)
+                st = sbx_command_result(command, &result, &err);
+            else
+                st = take_flood(&f, command, how ? SBX_NONE : 0, &err);
+        }
+        assert_status(&w, SBX_E_TIMEOUT, st, &err);
+        assert_null(result);
+        /* A handle is asked at each chunk, an operation after each step, which has its limits. */
+        assert_between(w.now - start, 3000, how < 3 ? 3010 : 3000 + 8 * 256 * 10);
+        sbx_command_free(command);
+        assert_int_equal(w.live, 0);
         end(&w, sandbox);
     }
 }
@@ -2029,6 +2534,46 @@ static void chunks_come_in_the_order_of_arrival(void **state)
     end(&w, sandbox);
 }
 
+static void what_is_to_be_sent_leaves_though_chunks_are_always_ready(void **state)
+{
+    world w;
+    sbx_sandbox *sandbox;
+    sbx_command *command = NULL;
+    sbx_chunk chunk;
+    sbx_error err;
+    char text[100];
+    peer *p;
+    int k;
+    (void)state;
+    world_init(&w);
+    p = world_peer(&w);
+    peer_upgrade(p, WS);
+    peer_ws_text(p, "{\"type\":\"started\",\"pid\":41}");
+    for (k = 0; k < 30; k++) {
+        if (k == 10)
+            peer_ws_frame(p, SBX_WS_PING, 1, "are you there", 13);
+        snprintf(text, sizeof(text), "{\"type\":\"stdout\",\"data\":\"x\",\"offset\":%d}", k);
+        peer_ws_text(p, text);
+    }
+    peer_ws_expect(p, EXECUTE("x"));
+    peer_ws_pong(p, "are you there");
+    peer_exits(p, EXIT("0"));
+    sandbox = begin(&w);
+    assert_status(&w, SBX_OK, sbx_command_start(sandbox, "x", NULL, &command, &err), &err);
+    for (k = 0; k < 30; k++) {
+        assert_status(&w, SBX_OK, sbx_command_next(command, &chunk, k % 2 ? 0 : SBX_NONE, &err),
+                      &err);
+        assert_int_equal(chunk.offset, k);
+        if (k == 5 && strcmp(w.id, sbx_command_id(command)) != 0)
+            world_fail(&w, "execute has not left");
+        if (k == 20 && p->steps[p->at].kind != STEP_SEND && p->at < p->count)
+            world_fail(&w, "the pong has not left");
+    }
+    assert_int_equal(sbx_command_next(command, &chunk, SBX_NONE, &err), SBX_END);
+    sbx_command_free(command);
+    end(&w, sandbox);
+}
+
 static void waiting_for_a_chunk_has_its_own_time_limit(void **state)
 {
     world w;
@@ -2105,6 +2650,47 @@ static void a_command_fits_into_the_loop_of_the_program(void **state)
     assert_string_equal(got.data, "abc");
     assert_int_equal(w.slept, 700);
     wtext_free(&got);
+    sbx_command_free(command);
+    end(&w, sandbox);
+}
+
+static void a_loop_that_takes_one_chunk_at_a_time_does_not_sleep_on_the_next(void **state)
+{
+    world w;
+    sbx_sandbox *sandbox;
+    sbx_command *command = NULL;
+    sbx_chunk chunk;
+    sbx_error err;
+    sbx_item items[SBX_ITEMS];
+    int64_t ms = -1, start;
+    peer *p;
+    int n;
+    (void)state;
+    world_init(&w);
+    p = executing_peer(&w);
+    peer_ws_text(p, STARTED);
+    peer_ws_text(p, OUT("0", "a"));
+    peer_ws_text(p, OUT("1", "b"));
+    peer_delay(p, 5000);
+    peer_exits(p, EXIT("0"));
+    sandbox = begin(&w);
+    start = w.now;
+    assert_status(&w, SBX_OK, sbx_command_start(sandbox, "x", NULL, &command, &err), &err);
+    assert_status(&w, SBX_OK, sbx_command_next(command, &chunk, SBX_NONE, &err), &err);
+    assert_memory_equal(chunk.data, "a", 1);
+    n = sbx_op_wants(sbx_command_op(command), items, SBX_ITEMS, &ms);
+    assert_int_equal(ms, 0);
+    assert_int_equal(world_wait_hook(&w, items, n, ms), SBX_OK);
+    assert_int_equal(w.now, start);
+    assert_status(&w, SBX_OK, sbx_command_next(command, &chunk, 0, &err), &err);
+    assert_memory_equal(chunk.data, "b", 1);
+    /* And when there is nothing left, it sleeps. */
+    assert_int_equal(sbx_command_next(command, &chunk, 0, &err), SBX_AGAIN);
+    n = sbx_op_wants(sbx_command_op(command), items, SBX_ITEMS, &ms);
+    assert_int_equal(n, 1);
+    assert_between(ms, 1000, 30000);
+    assert_int_equal(sbx_command_next(command, &chunk, SBX_NONE, &err), SBX_END);
+    assert_int_equal(w.now - start, 5000);
     sbx_command_free(command);
     end(&w, sandbox);
 }
@@ -2193,6 +2779,60 @@ static void the_result_can_be_had_at_any_point(void **state)
             assert_int_equal(result->exit_code, 2);
             assert_string_equal(result->out, discard ? "" : "ac");
             assert_string_equal(result->err, discard ? "" : "b");
+            sbx_free(result);
+            sbx_command_free(command);
+            end(&w, sandbox);
+        }
+    }
+}
+
+static void a_result_that_found_no_memory_can_be_had_again(void **state)
+{
+    int lengths, n;
+    (void)state;
+    for (lengths = 0; lengths < 4; lengths++) {
+        for (n = 1; n < 8; n++) {
+            /* 256 bytes fill a buffer to the last one, so the final 0 needs memory. */
+            size_t out_len = lengths & 1 ? 256 : 255, err_len = lengths & 2 ? 256 : 255;
+            char json[400], data[300];
+            world w;
+            sbx_sandbox *sandbox;
+            sbx_command *command = NULL;
+            sbx_result *result = NULL;
+            sbx_chunk chunk;
+            sbx_error err;
+            sbx_status st;
+            peer *p;
+            int again;
+            memset(data, 'x', sizeof(data));
+            world_init(&w);
+            p = executing_peer(&w);
+            peer_ws_text(p, STARTED);
+            snprintf(json, sizeof(json), "{\"type\":\"stdout\",\"data\":\"%.*s\",\"offset\":0}",
+                     (int)out_len, data);
+            peer_ws_text(p, json);
+            snprintf(json, sizeof(json), "{\"type\":\"stderr\",\"data\":\"%.*s\",\"offset\":0}",
+                     (int)err_len, data);
+            peer_ws_text(p, json);
+            peer_exits(p, EXIT("7"));
+            sandbox = begin(&w);
+            assert_status(&w, SBX_OK, sbx_command_start(sandbox, "x", NULL, &command, &err), &err);
+            while ((st = sbx_command_next(command, &chunk, SBX_NONE, &err)) == SBX_OK) {
+            }
+            assert_int_equal(st, SBX_END);
+            for (again = 0; again < 3 && !result; again++) {
+                w.fail_alloc = again < 2 ? w.allocs + n : 0;
+                st = sbx_command_result(command, &result, &err);
+                assert_status(&w, result ? SBX_OK : SBX_E_MEMORY, st, &err);
+            }
+            assert_non_null(result);
+            assert_int_equal(result->exit_code, 7);
+            assert_int_equal(result->out_len, out_len);
+            assert_int_equal(result->err_len, err_len);
+            assert_memory_equal(result->out, data, out_len);
+            assert_memory_equal(result->err, data, err_len);
+            assert_int_equal(result->out[out_len], 0);
+            assert_int_equal(result->err[err_len], 0);
             sbx_free(result);
             sbx_command_free(command);
             end(&w, sandbox);
@@ -2468,11 +3108,16 @@ int main(void)
         cmocka_unit_test(extra_headers_go_with_every_upgrade),
         cmocka_unit_test(every_kind_of_stream_will_do),
         cmocka_unit_test(a_service_without_websockets_is_used_over_http),
+        cmocka_unit_test(over_http_too_the_limit_is_for_the_output_alone),
+        cmocka_unit_test(over_http_too_output_can_be_discarded),
         cmocka_unit_test(callbacks_and_handles_do_not_fall_back),
         cmocka_unit_test(other_refusals_of_the_upgrade_are_connection_errors),
+        cmocka_unit_test(an_upgrade_answered_by_a_page_is_an_error_at_once),
+        cmocka_unit_test(an_upgrade_answered_by_a_page_without_an_end_is_an_error_soon),
         cmocka_unit_test(the_body_of_a_refused_upgrade_is_read_only_so_far),
         cmocka_unit_test(errors_over_http_are_operation_errors),
         cmocka_unit_test(a_command_over_http_is_never_sent_twice),
+        cmocka_unit_test(a_command_over_http_is_tried_again_only_if_it_did_not_run),
         cmocka_unit_test(once_execute_was_sent_nothing_falls_back),
         cmocka_unit_test(a_command_over_http_may_take_its_time_and_ten_seconds),
         cmocka_unit_test(an_upgrade_that_fails_for_now_is_tried_again),
@@ -2487,24 +3132,33 @@ int main(void)
         cmocka_unit_test(a_reconnect_after_a_gap_in_the_same_connection_names_the_next_byte),
         cmocka_unit_test(six_failures_in_a_row_end_the_command),
         cmocka_unit_test(a_silent_command_lives_through_any_number_of_losses),
+        cmocka_unit_test(a_silent_command_lives_through_losses_that_nobody_acknowledges),
         cmocka_unit_test(output_alone_renews_the_budget_as_with_older_servers),
         cmocka_unit_test(acknowledging_and_dropping_for_ever_ends_at_the_deadline),
         cmocka_unit_test(a_server_that_reloads_for_ever_is_not_hammered),
         cmocka_unit_test(refusals_while_reattaching_are_final),
         cmocka_unit_test(errors_of_the_service_end_the_command),
         cmocka_unit_test(bad_messages_and_frames_are_errors_in_bounded_time),
+        cmocka_unit_test(an_exit_without_a_code_is_a_protocol_error),
+        cmocka_unit_test(an_id_that_cannot_be_kept_whole_is_a_protocol_error),
         cmocka_unit_test(a_message_beyond_the_limit_is_too_big),
         cmocka_unit_test(an_upgrade_with_a_wrong_answer_is_not_trusted),
         cmocka_unit_test(pings_keep_a_silent_command_alive),
+        cmocka_unit_test(a_command_needs_no_clock_that_starts_above_zero),
+        cmocka_unit_test(a_clock_that_jumps_backwards_does_not_stop_a_command),
         cmocka_unit_test(a_peer_that_answers_no_ping_is_left),
         cmocka_unit_test(a_peer_that_takes_nothing_is_left),
         cmocka_unit_test(the_call_ends_thirty_seconds_after_the_command_should_have),
+        cmocka_unit_test(the_deadline_ends_a_command_whose_output_never_pauses),
         cmocka_unit_test(a_command_is_cancelled_wherever_it_is),
         cmocka_unit_test(chunks_come_in_the_order_of_arrival),
+        cmocka_unit_test(what_is_to_be_sent_leaves_though_chunks_are_always_ready),
         cmocka_unit_test(waiting_for_a_chunk_has_its_own_time_limit),
         cmocka_unit_test(a_command_fits_into_the_loop_of_the_program),
+        cmocka_unit_test(a_loop_that_takes_one_chunk_at_a_time_does_not_sleep_on_the_next),
         cmocka_unit_test(several_commands_are_watched_at_once),
         cmocka_unit_test(the_result_can_be_had_at_any_point),
+        cmocka_unit_test(a_result_that_found_no_memory_can_be_had_again),
         cmocka_unit_test(a_failed_command_says_the_same_for_ever),
         cmocka_unit_test(letting_go_of_a_command_leaves_nothing_behind),
         cmocka_unit_test(a_command_is_cancelled_by_its_operation),

@@ -213,6 +213,51 @@ static void texts_are_unescaped_and_the_last_of_equal_members_wins(void **state)
     world_done(&w);
 }
 
+static void keys_that_look_like_paths_are_unknown_members(void **state)
+{
+    static const struct {
+        const char *body, *name, *cpu;
+    } cases[] = {
+        {"{\"\":{},\"name\":\"t\"}", "t", ""},
+        {"{\"\":5,\"name\":\"t\"}", "t", ""},
+        {"{\"\":[{}],\"name\":\"t\"}", "t", ""},
+        {"{\"\":{\"name\":\"wrong\"},\"name\":\"t\"}", "t", ""},
+        {"{\"name\":\"t\",\"\":{\"name\":\"wrong\"}}", "t", ""},
+        {"{\"resources.cpu\":\"9\",\"name\":\"t\"}", "t", ""},
+        {"{\"resources.cpu\":{},\"name\":\"t\"}", "t", ""},
+        {"{\"resources\":{\"cpu\":\"2\"},\"resources.cpu\":\"9\",\"name\":\"t\"}", "t", "2"},
+        {"{\"resources\":{\"\":{\"cpu\":\"9\"},\"cpu\":\"2\"},\"name\":\"t\"}", "t", "2"},
+    };
+    sbx_template *got = NULL;
+    sbx_templates *list = NULL;
+    sbx_error err;
+    world w;
+    peer *p;
+    size_t i;
+    (void)state;
+    world_init(&w);
+    p = world_peer(&w);
+    for (i = 0; i < COUNT(cases); i++) {
+        peer_request(p, "GET", BASE "/templates/t");
+        peer_reply(p, 200, cases[i].body);
+    }
+    peer_request(p, "GET", BASE "/templates");
+    peer_reply(p, 200, "{\"templates\":[{\"name\":\"t\"}],\"templates[]\":{\"name\":\"wrong\"}}");
+    world_open(&w);
+    for (i = 0; i < COUNT(cases); i++) {
+        assert_status(&w, SBX_OK, sbx_template_get(w.client, "t", NULL, &got, &err), &err);
+        if (strcmp(got->name, cases[i].name) != 0 || strcmp(got->cpu, cases[i].cpu) != 0)
+            world_fail(&w, "%s\n  gives the name '%s', cpu '%s'", cases[i].body, got->name,
+                       got->cpu);
+        sbx_free(got);
+    }
+    assert_status(&w, SBX_OK, sbx_template_list(w.client, NULL, &list, &err), &err);
+    assert_int_equal(list->count, 1);
+    assert_string_equal(list->items[0].name, "t");
+    sbx_free(list);
+    world_done(&w);
+}
+
 static void templates_are_listed(void **state)
 {
     static const char *const empty[] = {"{\"templates\":[]}", "{\"templates\":null}", "{}"};
@@ -307,6 +352,81 @@ static void things_are_deleted_whatever_the_answer_holds(void **state)
     }
     assert_int_equal(w.dials, 1);
     world_done(&w);
+}
+
+static sbx_status delete_old(world *w, int box, sbx_error *err)
+{
+    return box ? sbx_sandbox_delete(w->client, "old", NULL, err)
+               : sbx_template_delete(w->client, "old", NULL, err);
+}
+
+static void a_deletion_that_was_only_refused_before_does_not_explain_a_404(void **state)
+{
+    int how, box;
+    (void)state;
+    for (how = 0; how < 3; how++) {
+        for (box = 0; box < 2; box++) {
+            const char *target = box ? BASE "/boxes/old" : BASE "/templates/old";
+            sbx_error err;
+            world w;
+            peer *p;
+            world_init(&w);
+            p = world_peer(&w);
+            if (how == 2) {
+                p->refuse = SBX_E_CONNECT;
+                p = world_peer(&w);
+            } else {
+                peer_request(p, "DELETE", target);
+                peer_reply(p, how ? 429 : 503, "{\"detail\":\"busy\"}");
+            }
+            peer_request(p, "DELETE", target);
+            peer_reply(p, 404, "{\"detail\":\"there is none\"}");
+            world_open(&w);
+            assert_status(&w, SBX_E_NOT_FOUND, delete_old(&w, box, &err), &err);
+            assert_int_equal(err.attempts, 2);
+            assert_string_equal(err.resource_type, box ? "sandbox" : "template");
+            world_done(&w);
+        }
+    }
+}
+
+static void a_deletion_whose_answer_was_lost_explains_a_404(void **state)
+{
+    int how, kept, box;
+    (void)state;
+    for (how = 0; how < 2; how++) {
+        for (kept = 0; kept < 2; kept++) {
+            for (box = 0; box < 2; box++) {
+                const char *target = box ? BASE "/boxes/old" : BASE "/templates/old";
+                sbx_template *got = NULL;
+                sbx_error err;
+                world w;
+                peer *p;
+                world_init(&w);
+                p = world_peer(&w);
+                if (kept) {
+                    peer_request(p, "GET", BASE "/templates/t");
+                    peer_reply(p, 200, "{}");
+                }
+                peer_request(p, "DELETE", target);
+                if (how)
+                    peer_reset(p);
+                else
+                    peer_close(p);
+                p = world_peer(&w);
+                peer_request(p, "DELETE", target);
+                peer_reply(p, 404, "{\"detail\":\"there is none\"}");
+                world_open(&w);
+                if (kept)
+                    assert_status(&w, SBX_OK, sbx_template_get(w.client, "t", NULL, &got, &err),
+                                  &err);
+                sbx_free(got);
+                assert_status(&w, SBX_OK, delete_old(&w, box, &err), &err);
+                assert_int_equal(w.dials, 2);
+                world_done(&w);
+            }
+        }
+    }
 }
 
 /* ---- names in paths ---- */
@@ -680,6 +800,43 @@ static void the_status_is_read(void **state)
     world_done(&w);
 }
 
+static void a_sandbox_of_which_nothing_is_said_is_ready(void **state)
+{
+    static const char *const bodies[] = {"{}", "{\"status\":null,\"status_message\":null}",
+                                         "{\"other\":1}"};
+    size_t i;
+    (void)state;
+    for (i = 0; i < COUNT(bodies); i++) {
+        sbx_sandbox_status *status = NULL;
+        sbx_sandbox *got = NULL;
+        sbx_error err;
+        world w;
+        peer *p;
+        int64_t start;
+        int k;
+        world_init(&w);
+        p = world_peer(&w);
+        for (k = 0; k < 2; k++) {
+            peer_request(p, "GET", BASE "/boxes/b/status");
+            peer_reply(p, 200, bodies[i]);
+        }
+        peer_request(p, "GET", BASE "/boxes/b");
+        peer_reply(p, 200, "{\"name\":\"b\"}");
+        world_open(&w);
+        assert_status(&w, SBX_OK, sbx_sandbox_get_status(w.client, "b", NULL, &status, &err), &err);
+        assert_int_equal(status->state, SBX_STATE_READY);
+        assert_string_equal(status->status, "ready");
+        assert_string_equal(status->status_message, "");
+        sbx_free(status);
+        start = w.now;
+        assert_status(&w, SBX_OK, sbx_sandbox_wait(w.client, "b", NULL, &got, &err), &err);
+        assert_int_equal(w.now, start);
+        assert_string_equal(got->name, "b");
+        sbx_free(got);
+        world_done(&w);
+    }
+}
+
 /* ---- waiting ---- */
 
 static void expect_polls(peer *p, int n, const char *status)
@@ -873,6 +1030,60 @@ static void waiting_survives_errors_that_pass_and_reports_others(void **state)
     assert_status(&w, SBX_E_NOT_FOUND, sbx_sandbox_wait(w.client, "b", NULL, &got, &err), &err);
     assert_string_equal(err.resource_type, "sandbox");
     world_done(&w);
+}
+
+/* Answers the polls of a sandbox that never gets ready: first so many times that it is provisioned,
+   then with refusals. */
+typedef struct refusals {
+    int polls, provisioning, status;
+    const char *extra;
+} refusals;
+
+static void serve_refusals(peer *p, void *user)
+{
+    refusals *r = (refusals *)user;
+    peer_take_request(p);
+    if (r->polls++ < r->provisioning)
+        peer_reply(p, 200, "{\"status\":\"provisioning\"}");
+    else
+        peer_reply_with(p, r->status, r->extra, "{\"detail\":\"busy\"}");
+}
+
+static void waiting_for_a_busy_service_does_not_outlast_its_limit(void **state)
+{
+    static const refusals cases[] = {
+        {0, 0, 429, "Retry-After: 60\r\n"},
+        {0, 1, 429, "Retry-After: 60\r\n"},
+        {0, 0, 429, NULL},
+        {0, 0, 503, NULL},
+        {0, 1, 503, NULL},
+        {0, 1, 502, NULL},
+    };
+    size_t i;
+    (void)state;
+    for (i = 0; i < COUNT(cases); i++) {
+        refusals r = cases[i];
+        sbx_wait_options options;
+        sbx_sandbox *got = NULL;
+        sbx_error err;
+        world w;
+        int64_t start;
+        memset(&options, 0, sizeof(options));
+        options.ready_timeout_ms = 2000;
+        world_init(&w);
+        w.serve = serve_refusals;
+        w.serve_user = &r;
+        world_open(&w);
+        start = w.now;
+        assert_status(&w, SBX_E_RESOURCE_TIMEOUT,
+                      sbx_sandbox_wait(w.client, "b", &options, &got, &err), &err);
+        assert_null(got);
+        assert_int_equal(w.now - start, 2000);
+        assert_string_equal(err.resource_type, "sandbox");
+        assert_string_equal(err.last_status, r.provisioning ? "provisioning" : "");
+        assert_between(r.polls, r.provisioning + 1, 5);
+        world_done(&w);
+    }
 }
 
 static void wrong_wait_options_are_refused(void **state)
@@ -1195,9 +1406,12 @@ int main(void)
         cmocka_unit_test(wrong_template_options_are_refused),
         cmocka_unit_test(answers_take_defaults_for_what_is_absent_or_null),
         cmocka_unit_test(texts_are_unescaped_and_the_last_of_equal_members_wins),
+        cmocka_unit_test(keys_that_look_like_paths_are_unknown_members),
         cmocka_unit_test(templates_are_listed),
         cmocka_unit_test(a_long_list_is_read),
         cmocka_unit_test(things_are_deleted_whatever_the_answer_holds),
+        cmocka_unit_test(a_deletion_that_was_only_refused_before_does_not_explain_a_404),
+        cmocka_unit_test(a_deletion_whose_answer_was_lost_explains_a_404),
         cmocka_unit_test(names_are_encoded_so_that_they_stay_one_segment),
         cmocka_unit_test(bad_names_are_refused_before_anything_is_sent),
         cmocka_unit_test(sandboxes_are_created_in_every_way),
@@ -1207,12 +1421,14 @@ int main(void)
         cmocka_unit_test(wrong_types_in_a_sandbox_are_protocol_errors),
         cmocka_unit_test(listed_sandboxes_are_handles),
         cmocka_unit_test(the_status_is_read),
+        cmocka_unit_test(a_sandbox_of_which_nothing_is_said_is_ready),
         cmocka_unit_test(waiting_polls_until_it_is_ready_and_gets_the_sandbox),
         cmocka_unit_test(waiting_ends_when_the_sandbox_failed),
         cmocka_unit_test(waiting_does_not_outlast_its_limit),
         cmocka_unit_test(waiting_without_a_limit_goes_on),
         cmocka_unit_test(waiting_obeys_the_deadline_and_the_cancel_of_the_call),
         cmocka_unit_test(waiting_survives_errors_that_pass_and_reports_others),
+        cmocka_unit_test(waiting_for_a_busy_service_does_not_outlast_its_limit),
         cmocka_unit_test(wrong_wait_options_are_refused),
         cmocka_unit_test(errors_are_what_the_table_of_the_protocol_says),
         cmocka_unit_test(details_of_a_validation_error_are_kept),

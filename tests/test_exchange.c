@@ -561,6 +561,19 @@ static void a_monstrous_retry_after_cannot_outlast_the_deadline(void **state)
     }
 }
 
+static void a_pause_for_too_many_requests_never_takes_more_than_a_minute(void **state)
+{
+    static const char *const values[] = {"40", "59", "60"};
+    int64_t pauses[2];
+    int i;
+    (void)state;
+    for (i = 0; i < 3; i++) {
+        retry_after(values[i], pauses);
+        assert_between(pauses[0], strtol(values[i], NULL, 10) * 1000, 60000);
+        assert_between(pauses[1], strtol(values[i], NULL, 10) * 1000, 60000);
+    }
+}
+
 static void other_errors_are_not_repeated(void **state)
 {
     static const int statuses[] = {400, 401, 403, 404, 408, 409, 418, 422, 425, 500, 501, 505};
@@ -865,6 +878,86 @@ static void the_deadline_of_a_call_ends_it_anywhere(void **state)
             assert_int_equal(w.now - start, ms);
             world_done(&w);
         }
+    }
+}
+
+/* What a clock may show at the start of a world, as the difference from its time of 5000. */
+static const int64_t clocks[] = {-5000, -5001, -6000, -1000000, INT64_MIN, INT64_MAX - 1000000000};
+
+static void a_clock_may_start_anywhere(void **state)
+{
+    size_t i;
+    (void)state;
+    for (i = 0; i < sizeof(clocks) / sizeof(clocks[0]); i++) {
+        sbx_call call = {4321, NULL, NULL};
+        world w;
+        sbx_error err;
+        sequence s;
+        int64_t start;
+        world_init(&w);
+        w.clock = clocks[i];
+        good_peer(&w, 1)->connect_ms = 100;
+        peer_close(w.peers[0]);
+        sequence_init(&s, &w, "HTTP/1.1 503 x\r\n" BUSY, 3, 1);
+        world_open(&w);
+        start = w.now;
+        assert_status(&w, SBX_OK, get(&w, &err), &err);
+        assert_int_equal(w.now - start, 100);
+        start = w.now;
+        assert_status(&w, SBX_OK, get(&w, &err), &err);
+        assert_between(w.now - start, 7000, 10000);
+        assert_between(s.times[1] - s.times[0], 1000, 2000);
+        assert_between(s.times[2] - s.times[1], 2000, 3000);
+        assert_between(s.times[3] - s.times[2], 4000, 5000);
+        /* The time limit of one request, and that of the call. */
+        w.serve = NULL;
+        peer_request(w.peers[w.dials - 1], "GET", PATH);
+        start = w.now;
+        assert_status(&w, SBX_E_TIMEOUT, get(&w, &err), &err);
+        assert_int_equal(w.now - start, 10000);
+        peer_request(world_peer(&w), "GET", PATH);
+        start = w.now;
+        assert_status(&w, SBX_E_TIMEOUT, get_with(&w, &call, &err), &err);
+        assert_int_equal(w.now - start, 4321);
+        sequence_done(&s, &w);
+    }
+}
+
+static void set_clock_back(world *w, void *user)
+{
+    w->clock -= *(const int64_t *)user;
+}
+
+static void a_clock_that_jumps_backwards_does_not_stop_a_call(void **state)
+{
+    static const int64_t hour = 3600000;
+    int how;
+    (void)state;
+    for (how = 0; how < 3; how++) {
+        sbx_call call = {0, NULL, NULL};
+        world w;
+        sbx_error err;
+        sequence s;
+        int64_t start;
+        world_init(&w);
+        memset(&s, 0, sizeof(s));
+        if (how == 2) {
+            /* In the pause between two attempts. */
+            sequence_init(&s, &w, "HTTP/1.1 503 x\r\n" BUSY, 1, 1);
+        } else {
+            peer_request(world_peer(&w), "GET", PATH);
+            call.timeout_ms = how ? 8000 : 0;
+        }
+        world_open(&w);
+        start = w.now;
+        world_at(&w, how == 2 ? 500 : 5000, set_clock_back, (void *)(uintptr_t)&hour);
+        assert_status(&w, how == 2 ? SBX_OK : SBX_E_TIMEOUT, get_with(&w, &call, &err), &err);
+        /* At most the time before the jump is not counted. */
+        if (how == 2)
+            assert_between(w.now - start, 1000, 2500);
+        else
+            assert_between(w.now - start, how ? 8000 : 10000, how ? 13000 : 15000);
+        sequence_done(&s, &w);
     }
 }
 
@@ -1436,6 +1529,39 @@ static void an_endless_error_body_still_gives_the_error(void **state)
     }
 }
 
+static void an_error_body_beyond_max_body_still_gives_the_error(void **state)
+{
+    static const char *const forms[] = {"Content-Length: %lu\r\n\r\n%s",
+                                        "Transfer-Encoding: chunked\r\n\r\n%lx\r\n%s\r\n0\r\n\r\n",
+                                        "Transfer-Encoding: chunked\r\n\r\n%lx\r\n%s"};
+    wtext body = {NULL, 0, 0};
+    int how;
+    (void)state;
+    wtext_puts(&body, "{\"detail\":\"there is no template t\",\"more\":\"");
+    while (body.len < 3000)
+        wtext_puts(&body, "x");
+    wtext_puts(&body, "\"}");
+    for (how = 0; how < 3; how++) {
+        wtext reply = {NULL, 0, 0};
+        world w;
+        sbx_error err;
+        world_init(&w);
+        w.config.max_body = 1000;
+        wtext_puts(&reply, "HTTP/1.1 404 Not Found\r\n");
+        wtext_printf(&reply, forms[how], (unsigned long)body.len, body.data);
+        raw_peer(&w, reply.data, how == 2)->optional = 1;
+        world_open(&w);
+        assert_status(&w, SBX_E_NOT_FOUND, get(&w, &err), &err);
+        assert_int_equal(err.http_status, 404);
+        assert_says(&w, &err, "there is no template t");
+        assert_string_equal(err.resource_type, "template");
+        assert_int_equal(w.dials, 1);
+        wtext_free(&reply);
+        world_done(&w);
+    }
+    wtext_free(&body);
+}
+
 /* The good reply, cut after every byte: without repetitions an error, with them a second try. */
 static void a_reply_cut_anywhere_is_an_error_or_repeated(void **state)
 {
@@ -1520,6 +1646,7 @@ int main(void)
         cmocka_unit_test(too_many_requests_wait_as_the_service_says),
         cmocka_unit_test(a_quota_error_remains_after_the_last_attempt),
         cmocka_unit_test(a_monstrous_retry_after_cannot_outlast_the_deadline),
+        cmocka_unit_test(a_pause_for_too_many_requests_never_takes_more_than_a_minute),
         cmocka_unit_test(other_errors_are_not_repeated),
         cmocka_unit_test(statuses_without_a_meaning_here_are_errors),
         cmocka_unit_test(a_refused_connection_is_tried_four_times),
@@ -1534,6 +1661,8 @@ int main(void)
         cmocka_unit_test(connecting_has_a_time_limit_too),
         cmocka_unit_test(connecting_in_vain_is_tried_again),
         cmocka_unit_test(the_deadline_of_a_call_ends_it_anywhere),
+        cmocka_unit_test(a_clock_may_start_anywhere),
+        cmocka_unit_test(a_clock_that_jumps_backwards_does_not_stop_a_call),
         cmocka_unit_test(a_deadline_that_is_wrong_is_refused),
         cmocka_unit_test(a_call_is_cancelled_wherever_it_is),
         cmocka_unit_test(a_cancel_that_is_set_stops_calls_before_they_begin),
@@ -1554,6 +1683,7 @@ int main(void)
         cmocka_unit_test(a_body_beyond_the_limit_is_refused),
         cmocka_unit_test(memory_does_not_grow_with_announced_lengths),
         cmocka_unit_test(an_endless_error_body_still_gives_the_error),
+        cmocka_unit_test(an_error_body_beyond_max_body_still_gives_the_error),
         cmocka_unit_test(a_reply_cut_anywhere_is_an_error_or_repeated),
         cmocka_unit_test(a_request_cut_anywhere_is_an_error_or_repeated),
     };

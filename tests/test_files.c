@@ -565,6 +565,53 @@ static void an_upload_refused_early_says_why(void **state)
     }
 }
 
+static void an_upload_that_was_not_read_to_its_end_did_not_succeed(void **state)
+{
+    int how;
+    (void)state;
+    for (how = 0; how < 8; how++) {
+        stream s = stream_of(8 * MIB);
+        sbx_file_options options = options_for(&s, 0);
+        wtext data = {NULL, 0, 0};
+        world w;
+        sbx_error err;
+        sbx_sandbox *sandbox;
+        sbx_status st;
+        peer *p;
+        int64_t start;
+        world_init(&w);
+        p = world_peer(&w);
+        p->discard_body = 1;
+        p->optional = 1;
+        peer_head(p, "POST", UPLOAD);
+        if (how & 1)
+            peer_reply(p, 200, "{}");
+        else
+            peer_reply(p, 204, "");
+        if ((how & 6) == 2)
+            p->stuck_after = 100000;
+        if ((how & 6) == 4)
+            peer_close(p);
+        world_open(&w);
+        sandbox = world_sandbox(&w);
+        start = w.now;
+        if ((how & 6) == 6) {
+            pattern(&data, 8 * MIB);
+            st = sbx_write(sandbox, FILE_PATH, data.data, data.len, &options, &err);
+        } else {
+            st = sbx_write_from(sandbox, FILE_PATH, read_source, how & 2 ? 8 * MIB : SBX_NONE,
+                                &options, &err);
+        }
+        assert_status(&w, SBX_E_PROTOCOL, st, &err);
+        assert_int_equal(w.now, start);
+        assert_int_equal(w.dials, 1);
+        assert_int_equal(w.live, 0);
+        wtext_free(&data);
+        sbx_free(sandbox);
+        world_done(&w);
+    }
+}
+
 static void an_upload_is_not_repeated_once_the_source_was_asked(void **state)
 {
     int how;
@@ -651,7 +698,8 @@ static const download_form forms[] = {
     {"HTTP/1.1 200 OK\r\nContent-Length: %ld\r\n\r\n", "", 0, 0},
     {"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n",
      "0\r\n\r\n", 1, 0},
-    {"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", "", 0, 1},
+    {"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n",
+     "00\r\nX-Trailer: 1\r\n\r\n", 1, 1},
 };
 
 static void reply_file(peer *p, const download_form *form, int64_t size)
@@ -1058,6 +1106,80 @@ static void a_transfer_in_which_nothing_moves_ends_after_a_minute(void **state)
     }
 }
 
+/* Callbacks for which more than the minute passes that a transfer may stand still. */
+typedef struct slow_stream {
+    world *w;
+    stream s;
+} slow_stream;
+
+static int read_slowly(void *user, void *buf, size_t cap, size_t *n)
+{
+    slow_stream *slow = (slow_stream *)user;
+    slow->w->now += 70000;
+    return read_source(&slow->s, buf, cap, n);
+}
+
+static int write_slowly(void *user, const void *data, size_t len)
+{
+    slow_stream *slow = (slow_stream *)user;
+    slow->w->now += 70000;
+    return write_sink(&slow->s, data, len);
+}
+
+static void time_that_a_callback_takes_does_not_count_as_standing_still(void **state)
+{
+    int how;
+    (void)state;
+    for (how = 0; how < 4; how++) {
+        slow_stream slow;
+        sbx_file_options options;
+        wtext data = {NULL, 0, 0};
+        world w;
+        sbx_error err;
+        sbx_sandbox *sandbox;
+        sbx_status st;
+        peer *p;
+        int64_t start;
+        int k;
+        memset(&options, 0, sizeof(options));
+        options.user = &slow;
+        slow.w = &w;
+        slow.s = stream_of(40000);
+        pattern(&data, 40000);
+        world_init(&w);
+        p = world_peer(&w);
+        p->piece = how & 1 ? 5000 : 0;
+        p->write_max = how & 1 ? 5000 : 0;
+        if (how < 2) {
+            peer_request(p, "POST", UPLOAD);
+            peer_delay(p, 1000);
+            peer_reply(p, 200, "{}");
+        } else {
+            slow.s = stream_of(0);
+            peer_request(p, "GET", DOWNLOAD);
+            peer_puts(p, "HTTP/1.1 200 OK\r\nContent-Length: 40000\r\n\r\n");
+            for (k = 0; k < 4; k++) {
+                /* A little longer than the sink takes for the bytes before. */
+                peer_delay(p, !k ? 1000 : how & 1 ? 145000 : 75000);
+                peer_send(p, data.data + k * 10000, 10000);
+            }
+        }
+        world_open(&w);
+        sandbox = world_sandbox(&w);
+        start = w.now;
+        st = how < 2 ? sbx_write_from(sandbox, FILE_PATH, read_slowly, 40000, &options, &err)
+                     : sbx_read_to(sandbox, FILE_PATH, write_slowly, &options, &err);
+        assert_status(&w, SBX_OK, st, &err);
+        assert_int_equal(slow.s.at, 40000);
+        assert_int_equal(slow.s.wrong, 0);
+        assert_true(slow.s.calls >= 3);
+        assert_true(w.now - start > slow.s.calls * 70000);
+        wtext_free(&data);
+        sbx_free(sandbox);
+        world_done(&w);
+    }
+}
+
 static void the_deadline_of_the_call_ends_a_transfer(void **state)
 {
     stream s = stream_of(0);
@@ -1254,6 +1376,7 @@ int main(void)
         cmocka_unit_test(progress_can_end_an_upload),
         cmocka_unit_test(progress_is_told_for_writes_from_memory_too),
         cmocka_unit_test(an_upload_refused_early_says_why),
+        cmocka_unit_test(an_upload_that_was_not_read_to_its_end_did_not_succeed),
         cmocka_unit_test(an_upload_is_not_repeated_once_the_source_was_asked),
         cmocka_unit_test(whole_files_are_repeated_when_the_service_is_busy),
         cmocka_unit_test(files_are_read_in_every_form),
@@ -1265,6 +1388,7 @@ int main(void)
         cmocka_unit_test(a_file_beyond_max_body_is_too_big_for_memory_but_not_for_a_sink),
         cmocka_unit_test(a_transfer_may_take_long_as_long_as_something_moves),
         cmocka_unit_test(a_transfer_in_which_nothing_moves_ends_after_a_minute),
+        cmocka_unit_test(time_that_a_callback_takes_does_not_count_as_standing_still),
         cmocka_unit_test(the_deadline_of_the_call_ends_a_transfer),
         cmocka_unit_test(streaming_64_mib_takes_less_than_one),
         cmocka_unit_test(files_need_a_sandbox_that_is_ready),

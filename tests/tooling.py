@@ -111,6 +111,7 @@ def runner_counts():
     for script, kind, expected in (
             ("echo 1..2; echo ok 1 - a; echo ok 2 - b", "--tap", ("2 passed, 0 failed", 0)),
             ("printf '1..1\\nnoise'; echo ok 1 - a", "--tap", ("1 passed, 0 failed", 0)),
+            ("echo 1..1; echo '# ok 1 - b'; echo ok 1 - a", "--tap", ("1 passed, 0 failed", 0)),
             ("echo 1..1; echo 'ok 1 # SKIP a'", "--tap", ("0 passed, 0 failed, 1 skipped", 0)),
             ("echo 1..2; echo ok 1 - a; echo not ok 2 - b", "--tap", ("1 passed, 1 failed", 1)),
             ("true", "--exit", ("1 passed, 0 failed", 0)),

@@ -233,6 +233,7 @@ struct world {
     int open; /* whether the open hook ran and close did not */
 
     int64_t now, wall, slept, longest_sleep, longest_request;
+    int64_t clock; /* what the monotonic clock shows more than now */
     int waits, spins, woken;
     world_event events[WORLD_EVENTS];
     int event_count;
@@ -1020,7 +1021,7 @@ static inline void world_wakeup_hook(void *state)
 
 static inline int64_t world_now_hook(void *state)
 {
-    return ((world *)state)->now;
+    return ((world *)state)->now + ((world *)state)->clock;
 }
 
 static inline int64_t world_wall_hook(void *state)
