@@ -49,6 +49,8 @@ SBX = $(patsubst %.c,%.o,$(wildcard examples/sbx/*.c))
 # All that check runs, once as it is, and once with the sanitizers, in build/asan.
 PLAIN = $(TESTS:tests/%.c=build/plain/%)
 ASAN = $(TESTS:tests/%.c=build/asan/%)
+# Those with threads.
+TSAN = build/tsan/test_cancel build/tsan/test_posix
 REPLAY = $(FUZZ:%=build/replay/%)
 PROGRAMS = $(addprefix build/,sandboxd sbx $(EXAMPLES))
 ASAN_PROGRAMS = $(addprefix build/asan/,sandboxd sbx $(EXAMPLES))
@@ -99,6 +101,10 @@ build/plain/%: tests/%.c Makefile
 build/asan/%: tests/%.c Makefile
 	$(call say,CC  ) $(COMPILE) $(SANITIZE) $(DEPEND) -o $@ $< $$(pkg-config --cflags --libs cmocka)
 
+build/tsan/%: tests/%.c Makefile
+	$(call say,CC  ) $(COMPILE) -O1 -fsanitize=thread $(DEPEND) -o $@ $< \
+	    $$(pkg-config --cflags --libs cmocka)
+
 # A fuzz target with a main that runs it once for every file it is given. The target comes last, for
 # the list of headers is that of the last file.
 build/replay/%: fuzz/fuzz_%.c fuzz/main.c Makefile
@@ -139,7 +145,7 @@ matrix:
 	@$(PYTHON) tests/run.py --limit 3600 --tap tests/compile/matrix.py
 
 bench:
-	@tools/deps.sh check
+	@tools/deps.sh bench
 	@$(PYTHON) bench/run.py
 
 # ---- the rest ----

@@ -698,6 +698,7 @@ static const download_form forms[] = {
     {"HTTP/1.1 200 OK\r\nContent-Length: %ld\r\n\r\n", "", 0, 0},
     {"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n",
      "0\r\n\r\n", 1, 0},
+    {"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", "", 0, 1},
     {"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n",
      "00\r\nX-Trailer: 1\r\n\r\n", 1, 1},
 };

@@ -3,6 +3,7 @@
 #
 #     tools/deps.sh demo      what `make demo` needs
 #     tools/deps.sh check     the above, and what the tests, the fuzz targets and the matrix need
+#     tools/deps.sh bench     the above, and the libraries that the benches compare with
 #
 # It looks for the things themselves, not for packages, so software that came some other way counts,
 # and nothing is asked of the network when nothing is missing. Where there is no apt-get it prints
@@ -34,7 +35,7 @@ look() {
     need bubblewrap have bwrap
     # By its path: sandboxes have the system's own, wherever PATH points here.
     need python3 file /usr/bin/python3
-    [ "$1" = check ] || return 0
+    [ "$1" != demo ] || return 0
     need g++ have g++
     need libcmocka-dev library cmocka
     need valgrind have valgrind
@@ -46,12 +47,16 @@ look() {
         need "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev" \
             file "$runtime"/*/libclang_rt.fuzzer*.a
     fi
+    [ "$1" = bench ] || return 0
+    need libwslay-dev file /usr/include/wslay/wslay.h
+    need libcjson-dev file /usr/include/cjson/cJSON.h
+    need libjansson-dev file /usr/include/jansson.h
 }
 
 case "${1-}" in
-demo | check) ;;
+demo | check | bench) ;;
 *)
-    echo "usage: tools/deps.sh demo|check" >&2
+    echo "usage: tools/deps.sh demo|check|bench" >&2
     exit 2
     ;;
 esac
