@@ -1234,6 +1234,7 @@ SBX_API void sbx_ws_accept(const char *key, size_t len, char out[29]);
 #define SBXI_MAX_ITEMS 100000               /* in one list that the service gives */
 #define SBXI_MAX_HEADERS 64                 /* that a caller may add */
 #define SBXI_MAX_IDLE 4                     /* idle connections in a client's pool */
+#define SBXI_STEP_MS 50                     /* in one step, however slow callbacks are */
 #define SBXI_MAX_WAIT 64                    /* operations in one sbx_wait */
 
 #define SBXI_FOREVER INT64_MAX /* a point in time that never comes */
@@ -6200,8 +6201,9 @@ static sbx_status sbxi_exchange_fill(sbxi_exchange *x, sbx_error *err)
 /* SBX_OK: the whole request has left. */
 static sbx_status sbxi_exchange_send(sbxi_exchange *x, sbx_error *err)
 {
+    int64_t end = sbxi_after(sbxi_now(x->client), SBXI_STEP_MS);
     int rounds;
-    for (rounds = 0; rounds < 16; rounds++) {
+    for (rounds = 0; rounds < 16 && sbxi_now(x->client) < end; rounds++) {
         size_t before = sbxi_buffer_len(&x->connection->out);
         sbx_status st = sbxi_connection_flush(x->connection, err);
         x->dry_until = 0;
@@ -6339,8 +6341,9 @@ static sbx_status sbxi_exchange_ended(sbxi_exchange *x, sbx_error *err)
 static sbx_status sbxi_exchange_receive(sbxi_exchange *x, sbx_error *err)
 {
     sbxi_buffer *in = &x->connection->in;
+    int64_t end = sbxi_after(sbxi_now(x->client), SBXI_STEP_MS);
     int rounds;
-    for (rounds = 0; rounds < 16; rounds++) {
+    for (rounds = 0; rounds < 16 && sbxi_now(x->client) < end; rounds++) {
         sbx_status st = sbxi_connection_fill(x->connection, err);
         if (st == SBX_END)
             return sbxi_exchange_ended(x, err);
@@ -9400,6 +9403,8 @@ static sbx_status sbxi_command_stream(sbx_command *c, int64_t now)
     for (i = 0; i < SBXI_MESSAGES && st == SBX_OK; i++) {
         if (c->state != SBXI_COMMAND_STREAM || c->chunk.len)
             return st;
+        if (c->on_output && sbxi_now(c->op.client) - now >= SBXI_STEP_MS)
+            return st; /* a slow callback must not keep a deadline or a cancellation waiting */
         st = sbxi_command_receive(c, now);
     }
     if (st != SBX_AGAIN)
@@ -9485,9 +9490,10 @@ static sbx_status sbxi_command_pass(sbx_command *c)
 static sbx_status sbxi_command_step(sbx_op *op)
 {
     sbx_command *c = (sbx_command *)op;
+    int64_t end = sbxi_after(sbxi_now(op->client), SBXI_STEP_MS);
     int i;
     c->busy = 0;
-    for (i = 0; i < 8; i++) {
+    for (i = 0; i < 8 && sbxi_now(op->client) < end; i++) {
         sbx_status st;
         if (c->chunk.len && !c->given)
             return SBX_AGAIN; /* until the caller has taken it */

@@ -875,6 +875,8 @@ static sbx_status sbxi_command_stream(sbx_command *c, int64_t now)
     for (i = 0; i < SBXI_MESSAGES && st == SBX_OK; i++) {
         if (c->state != SBXI_COMMAND_STREAM || c->chunk.len)
             return st;
+        if (c->on_output && sbxi_now(c->op.client) - now >= SBXI_STEP_MS)
+            return st; /* a slow callback must not keep a deadline or a cancellation waiting */
         st = sbxi_command_receive(c, now);
     }
     if (st != SBX_AGAIN)
@@ -960,9 +962,10 @@ static sbx_status sbxi_command_pass(sbx_command *c)
 static sbx_status sbxi_command_step(sbx_op *op)
 {
     sbx_command *c = (sbx_command *)op;
+    int64_t end = sbxi_after(sbxi_now(op->client), SBXI_STEP_MS);
     int i;
     c->busy = 0;
-    for (i = 0; i < 8; i++) {
+    for (i = 0; i < 8 && sbxi_now(op->client) < end; i++) {
         sbx_status st;
         if (c->chunk.len && !c->given)
             return SBX_AGAIN; /* until the caller has taken it */

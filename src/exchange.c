@@ -361,8 +361,9 @@ static sbx_status sbxi_exchange_fill(sbxi_exchange *x, sbx_error *err)
 /* SBX_OK: the whole request has left. */
 static sbx_status sbxi_exchange_send(sbxi_exchange *x, sbx_error *err)
 {
+    int64_t end = sbxi_after(sbxi_now(x->client), SBXI_STEP_MS);
     int rounds;
-    for (rounds = 0; rounds < 16; rounds++) {
+    for (rounds = 0; rounds < 16 && sbxi_now(x->client) < end; rounds++) {
         size_t before = sbxi_buffer_len(&x->connection->out);
         sbx_status st = sbxi_connection_flush(x->connection, err);
         x->dry_until = 0;
@@ -500,8 +501,9 @@ static sbx_status sbxi_exchange_ended(sbxi_exchange *x, sbx_error *err)
 static sbx_status sbxi_exchange_receive(sbxi_exchange *x, sbx_error *err)
 {
     sbxi_buffer *in = &x->connection->in;
+    int64_t end = sbxi_after(sbxi_now(x->client), SBXI_STEP_MS);
     int rounds;
-    for (rounds = 0; rounds < 16; rounds++) {
+    for (rounds = 0; rounds < 16 && sbxi_now(x->client) < end; rounds++) {
         sbx_status st = sbxi_connection_fill(x->connection, err);
         if (st == SBX_END)
             return sbxi_exchange_ended(x, err);

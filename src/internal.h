@@ -37,6 +37,7 @@
 #define SBXI_MAX_ITEMS 100000               /* in one list that the service gives */
 #define SBXI_MAX_HEADERS 64                 /* that a caller may add */
 #define SBXI_MAX_IDLE 4                     /* idle connections in a client's pool */
+#define SBXI_STEP_MS 50                     /* in one step, however slow callbacks are */
 #define SBXI_MAX_WAIT 64                    /* operations in one sbx_wait */
 
 #define SBXI_FOREVER INT64_MAX /* a point in time that never comes */

@@ -397,6 +397,45 @@ static void output_goes_to_the_callback_as_it_comes(void **state)
     }
 }
 
+static int take_ten_ms(void *user, int stream, const char *data, size_t len)
+{
+    (void)stream;
+    (void)data;
+    (void)len;
+    ((world *)user)->now += 10;
+    return 0;
+}
+
+static void a_slow_callback_does_not_hold_up_the_deadline(void **state)
+{
+    sbx_run_options options = run_options();
+    world w;
+    sbx_sandbox *sandbox;
+    sbx_result *result;
+    sbx_error err;
+    peer *p;
+    int64_t start;
+    int i;
+    (void)state;
+    world_init(&w);
+    options.on_output = take_ten_ms;
+    options.user = &w;
+    options.call.timeout_ms = 3000;
+    p = executing_peer(&w);
+    peer_ws_text(p, STARTED);
+    for (i = 0; i < 2000; i++) {
+        char text[100];
+        snprintf(text, sizeof(text), "{\"type\":\"stdout\",\"data\":\"x\",\"offset\":%d}", i);
+        peer_ws_text(p, text);
+    }
+    p->optional = 1;
+    sandbox = begin(&w);
+    start = w.now;
+    assert_status(&w, SBX_E_TIMEOUT, run(sandbox, &options, &result, &err), &err);
+    assert_between(w.now - start, 3000, 3250);
+    end(&w, sandbox);
+}
+
 static void a_callback_can_end_the_call(void **state)
 {
     int n;
@@ -3096,6 +3135,7 @@ int main(void)
         cmocka_unit_test(wrong_arguments_are_refused_without_traffic),
         cmocka_unit_test(a_sandbox_that_is_not_ready_is_refused_without_traffic),
         cmocka_unit_test(output_goes_to_the_callback_as_it_comes),
+        cmocka_unit_test(a_slow_callback_does_not_hold_up_the_deadline),
         cmocka_unit_test(a_callback_can_end_the_call),
         cmocka_unit_test(output_beyond_the_limit_is_too_big),
         cmocka_unit_test(a_callback_may_do_anything_but_free_its_own_operation),
