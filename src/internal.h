@@ -2,8 +2,9 @@
 
    base        memory, errors, formatting          may call: libc's memory and string functions
    buffer      byte queues with a ceiling          base
-   text        UTF-8, numbers, dates, encodings    base
-   json url http1 websocket multipart              text; codecs: bytes in, bytes out
+   text        UTF-8, dates, encodings             base
+   number      doubles from decimal text and back  base
+   json url http1 websocket multipart              the above; codecs: bytes in, bytes out
    connection  one transport stream with buffers   the above
    exchange    one HTTP request, with retries      connection
    op          step, wants, wait, cancel           connection

@@ -39,6 +39,7 @@ look() {
     need g++ have g++
     need libcmocka-dev library cmocka
     need valgrind have valgrind
+    need procps have pgrep
     need clang have clang
     # The runtime of the sanitizers and of libFuzzer. Only clang knows its version, so if there is no
     # clang yet, the second look finds this out.
