@@ -119,9 +119,9 @@ build/fuzz/%: fuzz/fuzz_%.c Makefile
 check:
 	@tools/deps.sh check
 	@$(PYTHON) amalgamate.py --check
-	@$(MAKE) $(QUIETLY) $(PROGRAMS) $(ASAN_PROGRAMS) $(PLAIN) $(ASAN) $(REPLAY)
+	@$(MAKE) $(QUIETLY) $(PROGRAMS) $(ASAN_PROGRAMS) $(PLAIN) $(ASAN) $(TSAN) $(REPLAY)
 	@$(PYTHON) tests/run.py \
-	    --tap $(PLAIN) $(ASAN) "tests/compile/matrix.py --quick" tests/docs.py tests/tooling.py \
+	    --tap $(PLAIN) $(ASAN) $(TSAN) "tests/compile/matrix.py --quick" tests/docs.py tests/tooling.py \
 	    --exit $(foreach name,$(FUZZ),"build/replay/$(name) fuzz/corpus/$(name)/") \
 	    --serial $(SCRIPTS) $(SCRIPTS:%="env BUILD=build/asan %")
 
