@@ -2,12 +2,17 @@
 
 import concurrent.futures
 import re
+import signal
 import subprocess
 import sys
 import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# A job in the background ignores these, and so would all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 class Failure(Exception):

@@ -131,12 +131,6 @@ def runner_sees_what_is_not_said():
 # ---- tools/demo.sh ----
 
 
-def heed_signals():
-    """In the child: a job in the background ignores SIGINT, and a shell cannot undo that."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-
-
 class Demo:
     """tools/demo.sh with programs of our own."""
 
@@ -154,8 +148,7 @@ class Demo:
         environment = {name: value for name, value in os.environ.items() if name != "LANGSMITH_API_KEY"}
         environment.update(BUILD=str(self.build), TMPDIR=str(self.temporary))
         self.process = subprocess.Popen(["tools/demo.sh"], cwd=ROOT, env=environment, text=True,
-                                        preexec_fn=heed_signals, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT)
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def wait_for(self, name):
         for _ in range(100):
