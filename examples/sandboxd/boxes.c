@@ -317,6 +317,10 @@ static char *start(sd_box *box)
     sandbox->isolation = &box->control->isolation;
     sandbox->key = &box->control->key;
     sandbox->directory = box->directory;
+    if (box->template) { /* which has been checked */
+        (void)sd_quantity(box->template->cpu, SD_CPUS, &sandbox->cpus);
+        (void)sd_quantity(box->template->memory, SD_BYTES, &sandbox->memory);
+    }
     sandbox->user = box;
     sandbox->on_ready = on_ready;
     sandbox->on_exit = on_exit_of;

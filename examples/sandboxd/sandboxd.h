@@ -8,6 +8,7 @@
      codecs.c      the codecs of sandbox.h, compiled once
      util.c        random names, times, text, messages to the operator
      key.c         the API key, known by its hash only
+     quantity.c    amounts of CPU and memory, as templates give them
      tree.c        whole directories: making and removing
      json.c        JSON documents in memory
      ring.c        the output of a command that can still be read, as clean UTF-8
@@ -92,6 +93,14 @@ typedef struct sd_key {
 void sd_key_set(sd_key *key, const char *text);
 /* Takes the same time whether or not text is the key. */
 int sd_key_matches(const sd_key *key, const char *text, size_t len);
+
+/* ---- quantity.c ---- */
+
+/* The kinds of amounts: processors ("500m", "2", "0.5") and bytes ("512Mi", "1G", "100000"). */
+typedef enum sd_unit { SD_CPUS, SD_BYTES } sd_unit;
+
+/* Reads an amount of at least one thousandth, or one byte. 0, or -1 if text is none. */
+int sd_quantity(const char *text, sd_unit unit, double *value);
 
 /* ---- tree.c ---- */
 
@@ -500,6 +509,11 @@ typedef struct sd_isolation {
 /* Finds out; directory is for a trial. 0, or -1 when stderr has been told what is missing. */
 int sd_isolation_find(sd_isolation *isolation, const char *directory);
 
+/* A directory of ours that a sandbox has at a path of its own. */
+typedef struct sd_mount {
+    char *directory, *path; /* both absolute */
+} sd_mount;
+
 typedef struct sd_sandbox sd_sandbox;
 struct sd_sandbox {
     uv_loop_t *loop;
@@ -507,6 +521,10 @@ struct sd_sandbox {
     const sd_key *key;
     const char *image;     /* a root directory, or NULL: the host's system directories */
     const char *directory; /* its own; "root" in it becomes the sandbox's root */
+    const sd_mount *mounts;
+    size_t mount_count;
+    double cpus;   /* how many processors it may use; 0: all */
+    double memory; /* how many bytes; 0: any */
     int port;              /* of its data plane, once it was started */
     void *user;
     void (*on_ready)(sd_sandbox *sandbox);

@@ -62,34 +62,16 @@ static void write_list(sbx_json_writer *w, const void *arg)
     sbx_json_end_object(w);
 }
 
-/* 1 if text is a number with one of the suffixes behind it, such as "500m" or "1.5Gi". */
-static int is_quantity(const char *text, const char *const *suffixes)
-{
-    size_t digits = strspn(text, "0123456789");
-    const char *end = text + digits;
-    if (digits == 0 || digits > 15)
-        return 0;
-    if (*end == '.') {
-        digits = strspn(end + 1, "0123456789");
-        if (digits == 0 || digits > 15)
-            return 0;
-        end += 1 + digits;
-    }
-    for (; *suffixes; suffixes++)
-        if (strcmp(end, *suffixes) == 0)
-            return 1;
-    return 0;
-}
-
 /* A quantity of the request's resources; fallback where there is none. */
-static const char *resource(const sd_json *resources, const char *name, const char *const *suffixes,
+static const char *resource(const sd_json *resources, const char *name, sd_unit unit,
                             const char *fallback, sd_problems *problems)
 {
     const sd_json *value = sd_json_get(resources, name);
+    double amount;
     if (!value)
         return fallback;
     if (value->type != SBX_JSON_STRING || strlen(value->text) != value->len ||
-        !is_quantity(value->text, suffixes)) {
+        sd_quantity(value->text, unit, &amount) < 0) {
         sd_problem_add(problems, "resources", name, "must be a quantity such as 500m, 2 or 512Mi");
         return fallback;
     }
@@ -123,17 +105,14 @@ static void free_template(sd_template *template)
 
 void sd_handle_template_create(sd_conn *conn)
 {
-    static const char *const cpu_suffixes[] = {"", "m", NULL};
-    static const char *const byte_suffixes[] = {"",   "k",  "M",  "G",  "T",
-                                                "Ki", "Mi", "Gi", "Ti", NULL};
     sd_control *control = sd_conn_control(conn);
     sd_problems problems = {0};
     const sd_json *json = conn->json, *resources = sd_json_get(json, "resources");
     const char *name = sd_field_name(json, "name", 1, &problems);
     const char *image = sd_field_name(json, "image", 1, &problems);
-    const char *cpu = resource(resources, "cpu", cpu_suffixes, "500m", &problems);
-    const char *memory = resource(resources, "memory", byte_suffixes, "512Mi", &problems);
-    const char *storage = resource(resources, "storage", byte_suffixes, NULL, &problems);
+    const char *cpu = resource(resources, "cpu", SD_CPUS, "500m", &problems);
+    const char *memory = resource(resources, "memory", SD_BYTES, "512Mi", &problems);
+    const char *storage = resource(resources, "storage", SD_BYTES, NULL, &problems);
     sd_template *template, **link = &control->templates;
 
     if (resources && resources->type != SBX_JSON_OBJECT)
