@@ -146,7 +146,8 @@ The blocking calls are these, with the transport's own wait in the middle, and n
 
    SBX_STATIC         every function is static: the library is private to the one file that has it
    SBX_API            your own decoration of the public functions, for example a DLL export
-   SBX_NO_CONTROL     leaves out templates and the life of sandboxes; sbx_sandbox_at stays
+   SBX_NO_CONTROL     leaves out templates, volumes, pools and the life of sandboxes;
+                      sbx_sandbox_at stays
    SBX_NO_FILES       leaves out reading and writing files in a sandbox
    SBX_NO_WEBSOCKET   leaves out the WebSocket codec and command handles; sbx_run uses HTTP
    SBX_NO_ENV         never reads environment variables
@@ -525,11 +526,160 @@ SBX_API sbx_status sbx_template_list(sbx_client *client, const sbx_call *call, s
 SBX_API sbx_status sbx_template_list_start(sbx_client *client, const sbx_call *call,
                                            sbx_templates **out, sbx_op **op, sbx_error *err);
 
+typedef struct sbx_template_update_options {
+    const char *new_name; /* NULL: stays */
+    sbx_call call;
+} sbx_template_update_options;
+
+/* Renames a template and gives it as it is now; without a change, it is only got. options may be
+   NULL. SBX_E_NAME_CONFLICT if the new name is taken, SBX_E_NOT_FOUND. */
+SBX_API sbx_status sbx_template_update(sbx_client *client, const char *name,
+                                       const sbx_template_update_options *options,
+                                       sbx_template **out, sbx_error *err);
+SBX_API sbx_status sbx_template_update_start(sbx_client *client, const char *name,
+                                             const sbx_template_update_options *options,
+                                             sbx_template **out, sbx_op **op, sbx_error *err);
+
 /* Deletes a template. SBX_E_IN_USE while sandboxes or pools refer to it, SBX_E_NOT_FOUND. */
 SBX_API sbx_status sbx_template_delete(sbx_client *client, const char *name, const sbx_call *call,
                                        sbx_error *err);
 SBX_API sbx_status sbx_template_delete_start(sbx_client *client, const char *name,
                                              const sbx_call *call, sbx_op **op, sbx_error *err);
+
+/* ------------------------------------------------------------------------------------ volumes */
+
+/* A volume keeps files beyond the life of a sandbox: those made from a template that mounts it see
+   what others have left there. Free with sbx_free. */
+typedef struct sbx_volume {
+    const char *name;
+    const char *size; /* "1Gi" */
+    const char *storage_class;
+    const char *id;
+    const char *created_at;
+    const char *updated_at;
+} sbx_volume;
+
+typedef struct sbx_volumes {
+    const sbx_volume *items;
+    size_t count;
+} sbx_volumes;
+
+typedef struct sbx_volume_options {
+    const char *name;         /* required */
+    const char *size;         /* required: "1Gi" */
+    int64_t ready_timeout_ms; /* 0: 60,000; 5,000..300,000: how long provisioning may take */
+    sbx_call call;
+} sbx_volume_options;
+
+/* Creates a volume and waits until it can be used. Each attempt is limited by ready_timeout_ms + 30
+   s. Errors besides the common ones: SBX_E_CREATION with error_type "VolumeProvisioning",
+   SBX_E_RESOURCE_TIMEOUT, SBX_E_QUOTA. *out is NULL unless SBX_OK, here and below. */
+SBX_API sbx_status sbx_volume_create(sbx_client *client, const sbx_volume_options *options,
+                                     sbx_volume **out, sbx_error *err);
+SBX_API sbx_status sbx_volume_create_start(sbx_client *client, const sbx_volume_options *options,
+                                           sbx_volume **out, sbx_op **op, sbx_error *err);
+
+/* Gets one volume by its name. SBX_E_NOT_FOUND with resource_type "volume". */
+SBX_API sbx_status sbx_volume_get(sbx_client *client, const char *name, const sbx_call *call,
+                                  sbx_volume **out, sbx_error *err);
+SBX_API sbx_status sbx_volume_get_start(sbx_client *client, const char *name, const sbx_call *call,
+                                        sbx_volume **out, sbx_op **op, sbx_error *err);
+
+/* All volumes in one allocation. */
+SBX_API sbx_status sbx_volume_list(sbx_client *client, const sbx_call *call, sbx_volumes **out,
+                                   sbx_error *err);
+SBX_API sbx_status sbx_volume_list_start(sbx_client *client, const sbx_call *call,
+                                         sbx_volumes **out, sbx_op **op, sbx_error *err);
+
+typedef struct sbx_volume_update_options {
+    const char *new_name; /* NULL: stays */
+    const char *size;     /* NULL: stays. Volumes only grow */
+    sbx_call call;
+} sbx_volume_update_options;
+
+/* Renames or resizes a volume and gives it as it is now; without a change, it is only got. options
+   may be NULL. SBX_E_NAME_CONFLICT; SBX_E_VALIDATION with error_type "VolumeResize" for a size that
+   the service does not accept. */
+SBX_API sbx_status sbx_volume_update(sbx_client *client, const char *name,
+                                     const sbx_volume_update_options *options, sbx_volume **out,
+                                     sbx_error *err);
+SBX_API sbx_status sbx_volume_update_start(sbx_client *client, const char *name,
+                                           const sbx_volume_update_options *options,
+                                           sbx_volume **out, sbx_op **op, sbx_error *err);
+
+/* Deletes a volume and all that it holds. SBX_E_IN_USE while a template names it. */
+SBX_API sbx_status sbx_volume_delete(sbx_client *client, const char *name, const sbx_call *call,
+                                     sbx_error *err);
+SBX_API sbx_status sbx_volume_delete_start(sbx_client *client, const char *name,
+                                           const sbx_call *call, sbx_op **op, sbx_error *err);
+
+/* -------------------------------------------------------------------------------------- pools */
+
+/* A pool keeps sandboxes of one template started, so that sbx_sandbox_create with this template
+   returns sooner. Templates with volume mounts cannot have pools. Free with sbx_free. */
+typedef struct sbx_pool {
+    const char *name;
+    const char *template_name;
+    int replicas; /* 0: paused; SBX_NONE: the service did not say */
+    const char *id;
+    const char *created_at;
+    const char *updated_at;
+} sbx_pool;
+
+typedef struct sbx_pools {
+    const sbx_pool *items;
+    size_t count;
+} sbx_pools;
+
+typedef struct sbx_pool_options {
+    const char *name;          /* required */
+    const char *template_name; /* required */
+    int replicas;              /* required: 1..100 */
+    int64_t ready_timeout_ms;  /* 0: 30,000; 10,000..600,000: how long the sandboxes may take */
+    sbx_call call;
+} sbx_pool_options;
+
+/* Creates a pool and waits until its sandboxes are ready. Each attempt is limited by
+   ready_timeout_ms + 30 s. Errors besides the common ones: SBX_E_NOT_FOUND with resource_type
+   "template", SBX_E_VALIDATION for a template with volumes, SBX_E_ALREADY_EXISTS,
+   SBX_E_RESOURCE_TIMEOUT, SBX_E_QUOTA. */
+SBX_API sbx_status sbx_pool_create(sbx_client *client, const sbx_pool_options *options,
+                                   sbx_pool **out, sbx_error *err);
+SBX_API sbx_status sbx_pool_create_start(sbx_client *client, const sbx_pool_options *options,
+                                         sbx_pool **out, sbx_op **op, sbx_error *err);
+
+/* Gets one pool by its name. SBX_E_NOT_FOUND with resource_type "pool". */
+SBX_API sbx_status sbx_pool_get(sbx_client *client, const char *name, const sbx_call *call,
+                                sbx_pool **out, sbx_error *err);
+SBX_API sbx_status sbx_pool_get_start(sbx_client *client, const char *name, const sbx_call *call,
+                                      sbx_pool **out, sbx_op **op, sbx_error *err);
+
+/* All pools in one allocation. */
+SBX_API sbx_status sbx_pool_list(sbx_client *client, const sbx_call *call, sbx_pools **out,
+                                 sbx_error *err);
+SBX_API sbx_status sbx_pool_list_start(sbx_client *client, const sbx_call *call, sbx_pools **out,
+                                       sbx_op **op, sbx_error *err);
+
+typedef struct sbx_pool_update_options {
+    const char *new_name; /* NULL: stays */
+    int replicas;         /* 0: stays; 1..100; SBX_NONE: none, which pauses the pool */
+    sbx_call call;
+} sbx_pool_update_options;
+
+/* Renames or scales a pool and gives it as it is now; without a change, it is only got. options may
+   be NULL. SBX_E_NAME_CONFLICT, and what sbx_pool_create says of templates and time. */
+SBX_API sbx_status sbx_pool_update(sbx_client *client, const char *name,
+                                   const sbx_pool_update_options *options, sbx_pool **out,
+                                   sbx_error *err);
+SBX_API sbx_status sbx_pool_update_start(sbx_client *client, const char *name,
+                                         const sbx_pool_update_options *options, sbx_pool **out,
+                                         sbx_op **op, sbx_error *err);
+
+/* Deletes a pool and the sandboxes that wait in it; those that were taken out of it stay. */
+SBX_API sbx_status sbx_pool_delete(sbx_client *client, const char *name, const sbx_call *call,
+                                   sbx_error *err);
+SBX_API sbx_status sbx_pool_delete_start(sbx_client *client, const char *name,
+                                         const sbx_call *call, sbx_op **op, sbx_error *err);
 #endif
 
 /* ---------------------------------------------------------------------------------- sandboxes */
@@ -544,7 +694,7 @@ typedef enum sbx_state {
 
 /* A sandbox as the service described it at the time of the call, and the handle for what happens
    inside. Read it freely; free with sbx_free, which does not delete the sandbox itself. Strings are
-   never NULL; what the service did not send is "". Must not outlive its client. */
+   never NULL; what the service did not send is "" or 0. Must not outlive its client. */
 typedef struct sbx_sandbox {
     sbx_client *client;
     const char *name;
@@ -557,6 +707,12 @@ typedef struct sbx_sandbox {
     const char *snapshot_id;
     const char *created_at;
     const char *updated_at;
+    const char *stopped_at;
+    int64_t idle_ttl_ms;          /* unused for so long, it is stopped; SBX_NONE: never */
+    int64_t delete_after_stop_ms; /* stopped for so long, it is deleted; SBX_NONE: never */
+    int vcpus;
+    int64_t mem_bytes;
+    int64_t fs_capacity_bytes;
 } sbx_sandbox;
 
 /* A sandbox whose data-plane URL is already known, without asking the service. The URL must be http
@@ -579,6 +735,15 @@ typedef struct sbx_sandbox_options {
     const char *name;         /* NULL: the service chooses one */
     int no_wait;              /* 1: return at once, with state SBX_STATE_PROVISIONING */
     int64_t ready_timeout_ms; /* 0: 30,000: how long the service may take until it is ready */
+
+    /* For services without templates; 0 and NULL are not sent. */
+    int64_t idle_ttl_ms;          /* whole minutes; SBX_NONE: never stopped for being unused */
+    int64_t delete_after_stop_ms; /* whole minutes; SBX_NONE: never deleted for being stopped */
+    int vcpus;
+    int64_t mem_bytes;
+    int64_t fs_capacity_bytes;
+    const char *mount_config; /* a JSON object, passed on as it is */
+    const char *proxy_config; /* the same */
     sbx_call call;
 } sbx_sandbox_options;
 
@@ -592,6 +757,24 @@ SBX_API sbx_status sbx_sandbox_create(sbx_client *client, const sbx_sandbox_opti
 SBX_API sbx_status sbx_sandbox_create_start(sbx_client *client, const sbx_sandbox_options *options,
                                             sbx_sandbox **out, sbx_op **op, sbx_error *err);
 
+/* What sbx_with_sandbox does with the sandbox. Its status becomes that of the call; it may leave the
+   reason in err, which is never NULL. */
+typedef sbx_status (*sbx_sandbox_fn)(void *user, const sbx_sandbox *sandbox, sbx_error *err);
+
+/* Creates a sandbox, calls body with it, and deletes it, whatever body returned: the counterpart of
+   "with client.sandbox(..)" in other languages, and the way that cannot forget the deletion. Unless
+   options names the sandbox, it gets a random name, so that it is found and deleted also when the
+   answer to its creation was lost or not waited for.
+
+   Returns the error of the creation (body was not called then), else what body returned, else the
+   error of the deletion; a sandbox that is gone already is none. Where there is another error, one
+   of the deletion is added to its message. Deleting takes at most 30 s and is not cancelled by
+   options->call.cancel, so a cancelled call still cleans up; it has the headers of options->call.
+   The sandbox must not be renamed meanwhile, and the object is freed at the end. Blocks: the
+   transport must have a wait hook. options may be NULL. */
+SBX_API sbx_status sbx_with_sandbox(sbx_client *client, const sbx_sandbox_options *options,
+                                    sbx_sandbox_fn body, void *user, sbx_error *err);
+
 /* Gets one sandbox by its name. */
 SBX_API sbx_status sbx_sandbox_get(sbx_client *client, const char *name, const sbx_call *call,
                                    sbx_sandbox **out, sbx_error *err);
@@ -604,6 +787,22 @@ SBX_API sbx_status sbx_sandbox_list(sbx_client *client, const sbx_call *call, sb
                                     sbx_error *err);
 SBX_API sbx_status sbx_sandbox_list_start(sbx_client *client, const sbx_call *call,
                                           sbx_sandboxes **out, sbx_op **op, sbx_error *err);
+
+typedef struct sbx_sandbox_update_options {
+    const char *new_name;         /* NULL: stays */
+    int64_t idle_ttl_ms;          /* 0: stays; whole minutes; SBX_NONE: never */
+    int64_t delete_after_stop_ms; /* the same */
+    sbx_call call;
+} sbx_sandbox_update_options;
+
+/* Renames a sandbox, or changes how long it is kept, and gives it as it is now; without a change it
+   is only got. options may be NULL. SBX_E_NAME_CONFLICT if the new name is taken. */
+SBX_API sbx_status sbx_sandbox_update(sbx_client *client, const char *name,
+                                      const sbx_sandbox_update_options *options, sbx_sandbox **out,
+                                      sbx_error *err);
+SBX_API sbx_status sbx_sandbox_update_start(sbx_client *client, const char *name,
+                                            const sbx_sandbox_update_options *options,
+                                            sbx_sandbox **out, sbx_op **op, sbx_error *err);
 
 /* Deletes a sandbox and all that runs in it. */
 SBX_API sbx_status sbx_sandbox_delete(sbx_client *client, const char *name, const sbx_call *call,
@@ -1208,7 +1407,7 @@ SBX_API void sbx_ws_accept(const char *key, size_t len, char out[29]);
    op          step, wants, wait, cancel           connection
    response    what bodies and errors mean         exchange
    request     the operation of one exchange       op, response
-   control     templates and sandboxes             request
+   control     templates, sandboxes, ..            request
    files       reading and writing files           request
    command     running commands                    request
    client      configuration, life of a client     all
@@ -1233,6 +1432,7 @@ SBX_API void sbx_ws_accept(const char *key, size_t len, char out[29]);
 #define SBXI_MAX_ERROR_BODY 65536u          /* of an error response; the rest is ignored */
 #define SBXI_MAX_UPGRADE_BODY 16384u        /* of a refused WebSocket upgrade */
 #define SBXI_MAX_ITEMS 100000               /* in one list that the service gives */
+#define SBXI_MAX_REPLICAS 100               /* of a pool */
 #define SBXI_MAX_HEADERS 64                 /* that a caller may add */
 #define SBXI_MAX_IDLE 4                     /* idle connections in a client's pool */
 #define SBXI_STEP_MS 50                     /* in one step, however slow callbacks are */
@@ -2083,7 +2283,7 @@ static int sbxi_parse_http_date(const char *text, size_t len, int64_t *out_ms)
 
 /* ---- hexadecimal, base64, UUID, SHA-1 ---- */
 
-#if !defined(SBX_NO_FILES) || !defined(SBX_NO_WEBSOCKET)
+#if !defined(SBX_NO_CONTROL) || !defined(SBX_NO_FILES) || !defined(SBX_NO_WEBSOCKET)
 /* Writes 2 * len digits in lower case and a final 0. */
 static void sbxi_hex(char *out, const unsigned char *in, size_t len)
 {
@@ -6970,8 +7170,14 @@ static sbx_status sbxi_walk_next(sbxi_walk *w, sbx_json_event *e)
 
 /* ---- structs from objects ---- */
 
-/* A const char *, an int, or a const char * with a size_t behind it. */
-typedef enum sbxi_kind { SBXI_TEXT, SBXI_INT, SBXI_BYTES } sbxi_kind;
+/* What a member becomes; what it is if it is absent. */
+typedef enum sbxi_kind {
+    SBXI_TEXT,   /* a const char *; "" */
+    SBXI_BYTES,  /* a const char * with a size_t behind it; "" */
+    SBXI_INT,    /* an int; -1 */
+    SBXI_SIZE,   /* an int64_t; 0 */
+    SBXI_SECONDS /* an int64_t in milliseconds, SBX_NONE where the service says 0; 0 */
+} sbxi_kind;
 
 /* A member of the document and where it goes. */
 typedef struct sbxi_field {
@@ -6980,10 +7186,8 @@ typedef struct sbxi_field {
     size_t offset;
 } sbxi_field;
 
-/* A struct to be filled: one, or as many as the list at path has. inner are items inside an item.
-   */
+/* A struct to be filled. inner are items inside it. */
 typedef struct sbxi_record {
-    const char *list; /* "sandboxes[]", or "" for a single object */
     size_t size;
     const sbxi_field *fields;
     int field_count;
@@ -6993,7 +7197,7 @@ typedef struct sbxi_record {
     int inner_field_count;
 } sbxi_record;
 
-/* What an absent member means: no text, the number -1. */
+/* Sets what absent members are; all of the item is zero before. */
 static void sbxi_field_defaults(char *item, const sbxi_field *fields, int count)
 {
     static const char *const empty = "";
@@ -7002,7 +7206,7 @@ static void sbxi_field_defaults(char *item, const sbxi_field *fields, int count)
     for (i = 0; i < count; i++) {
         if (fields[i].kind == SBXI_INT)
             memcpy(item + fields[i].offset, &none, sizeof(none));
-        else
+        else if (fields[i].kind == SBXI_TEXT || fields[i].kind == SBXI_BYTES)
             memcpy(item + fields[i].offset, &empty, sizeof(empty));
     }
 }
@@ -7022,6 +7226,25 @@ static sbx_status sbxi_fail_type(sbx_error *err, const char *path, const char *e
                      path, expected);
 }
 
+static sbx_status sbxi_store_number(const sbxi_walk *w, const sbx_json_event *e, char *item,
+                                    const sbxi_field *field, sbx_error *err)
+{
+    int64_t value = e->integer;
+    int small = (int)value;
+    if (e->type != SBX_JSON_INTEGER)
+        return sbxi_fail_type(err, w->path, "a whole number");
+    if (field->kind == SBXI_INT) {
+        if (small != value)
+            return sbxi_fail_type(err, w->path, "a number that fits");
+        memcpy(item + field->offset, &small, sizeof(small));
+        return SBX_OK;
+    }
+    if (field->kind == SBXI_SECONDS)
+        value = value <= 0 ? SBX_NONE : value < INT64_MAX / 1000 ? value * 1000 : INT64_MAX;
+    memcpy(item + field->offset, &value, sizeof(value));
+    return SBX_OK;
+}
+
 /* Stores a value; texts go to the block's end, which the reader uses as its scratch. */
 static sbx_status sbxi_store(sbxi_walk *w, const sbx_json_event *e, char *item,
                              const sbxi_field *field, sbx_error *err)
@@ -7030,13 +7253,8 @@ static sbx_status sbxi_store(sbxi_walk *w, const sbx_json_event *e, char *item,
     const char *known;
     if (e->type == SBX_JSON_NULL)
         return SBX_OK;
-    if (field->kind == SBXI_INT) {
-        int value = (int)e->integer;
-        if (e->type != SBX_JSON_INTEGER || e->integer != value)
-            return sbxi_fail_type(err, w->path, "a whole number");
-        memcpy(item + field->offset, &value, sizeof(value));
-        return SBX_OK;
-    }
+    if (field->kind != SBXI_TEXT && field->kind != SBXI_BYTES)
+        return sbxi_store_number(w, e, item, field, err);
     if (e->type != SBX_JSON_STRING)
         return sbxi_fail_type(err, w->path, "a string");
     memmove(text, e->text, e->len);
@@ -7062,6 +7280,7 @@ static const sbxi_field *sbxi_field_find(const sbxi_field *fields, int count, co
 /* The block while it is filled; items is NULL in the pass that only counts. */
 typedef struct sbxi_filling {
     const sbxi_record *record;
+    const char *list; /* "sandboxes[]", or "" for a single object */
     char *items, *inner;
     size_t count, inner_count;
     size_t own; /* inner items of the last item */
@@ -7117,11 +7336,12 @@ static char sbxi_expected(const char *known, const char *path)
     return known[len] == '.' ? '{' : known[len] == '[' ? '[' : known[len] ? 0 : '"';
 }
 
-/* The same for all that a record knows; an item of a list is 'i', an object that cannot be null. */
-static char sbxi_record_expected(const sbxi_record *r, const char *path)
+/* The same for all that is to be filled; an item of a list is 'i', an object that cannot be null. */
+static char sbxi_filling_expected(const sbxi_filling *f, const char *path)
 {
-    const char *below = sbxi_below(path, r->list), *deeper;
-    char found = sbxi_expected(r->list, path);
+    const sbxi_record *r = f->record;
+    const char *below = sbxi_below(path, f->list), *deeper;
+    char found = sbxi_expected(f->list, path);
     int i;
     if (!below || found)
         return found == '"' ? 'i' : found; /* an item of the list */
@@ -7139,10 +7359,10 @@ static char sbxi_record_expected(const sbxi_record *r, const char *path)
 
 /* What should stand there instead of this event; NULL: it is all right, as far as can be said here.
    */
-static const char *sbxi_record_misfit(const sbxi_record *r, const char *path,
-                                      const sbx_json_event *e)
+static const char *sbxi_filling_misfit(const sbxi_filling *f, const char *path,
+                                       const sbx_json_event *e)
 {
-    char expected = sbxi_record_expected(r, path);
+    char expected = sbxi_filling_expected(f, path);
     int container = e->type == SBX_JSON_OBJECT || e->type == SBX_JSON_ARRAY;
     if (e->depth == 0 || expected == 'i')
         return e->type == SBX_JSON_OBJECT ? NULL : "an object";
@@ -7162,9 +7382,9 @@ static sbx_status sbxi_filling_pass(sbxi_filling *f, sbxi_walk *w, sbx_error *er
     sbx_status st;
     f->count = f->inner_count = f->own = 0;
     while ((st = sbxi_walk_next(w, &e)) == SBX_OK) {
-        const char *path = sbxi_below(w->path, f->record->list);
+        const char *path = sbxi_below(w->path, f->list);
         const char *deeper = path && f->record->inner ? sbxi_below(path, f->record->inner) : NULL;
-        const char *misfit = sbxi_record_misfit(f->record, w->path, &e);
+        const char *misfit = sbxi_filling_misfit(f, w->path, &e);
         if (misfit)
             return sbxi_fail_type(err, *w->path ? w->path : "the body", misfit);
         if (!path)
@@ -7185,10 +7405,11 @@ static sbx_status sbxi_filling_pass(sbxi_filling *f, sbxi_walk *w, sbx_error *er
 }
 
 /* Makes one object of head_size bytes, the items, their inner items and all their texts, and fills
-   it from the body. *items points behind the head. A single object counts as one item. */
+   it from the body: from the objects at list ("sandboxes[]"), or from the body itself (list ""),
+   which is then the one item. *items points behind the head. */
 static sbx_status sbxi_decode(const sbx_client *client, const sbxi_buffer *body,
-                              const sbxi_record *record, size_t head_size, void **out, char **items,
-                              size_t *count, sbx_error *err)
+                              const sbxi_record *record, const char *list, size_t head_size,
+                              void **out, char **items, size_t *count, sbx_error *err)
 {
     const char *data = sbxi_buffer_len(body) ? sbxi_buffer_data(body) : "";
     size_t len = sbxi_buffer_len(body), size;
@@ -7199,6 +7420,7 @@ static sbx_status sbxi_decode(const sbx_client *client, const sbxi_buffer *body,
     char *block;
     memset(&filling, 0, sizeof(filling));
     filling.record = record;
+    filling.list = list;
     *out = NULL;
     sbxi_walk_init(&walk, data, len, scratch, sizeof(scratch));
     st = sbxi_filling_pass(&filling, &walk, err);
@@ -7233,6 +7455,7 @@ typedef enum sbxi_action {
     SBXI_GET,
     SBXI_LIST,
     SBXI_CREATE,
+    SBXI_UPDATE,
     SBXI_DELETE,
     SBXI_INSIDE, /* on the data plane */
     SBXI_UPGRADE
@@ -7393,49 +7616,76 @@ static sbx_status sbxi_classify_inside(sbx_error *err)
     return sbxi_classify_common(http, type);
 }
 
-/* 1 if what a sandbox was to be made from does not exist; sets the resource type to it. */
-static int sbxi_missing_origin(sbx_error *err)
-{
-    if (strcmp(err->error_type, "TemplateNotFound") == 0)
-        err->resource_type = "template";
-    else if (strcmp(err->error_type, "SnapshotNotFound") == 0)
-        err->resource_type = "snapshot";
-    else
-        return 0;
-    return 1;
-}
+/* What a status means for some calls only; the first row that fits counts. An empty resource or
+   type fits any. */
+typedef struct sbxi_meaning {
+    int http;
+    sbxi_action action;
+    const char *resource, *type;
+    sbx_status status;
+    const char *about;    /* the resource type of the error, if it is another one */
+    const char *fallback; /* the type of the error, if the service gave none */
+} sbxi_meaning;
+
+static const sbxi_meaning sbxi_meanings[] = {
+    /* What should have been used does not exist. */
+    {404, SBXI_CREATE, "sandbox", "TemplateNotFound", SBX_E_NOT_FOUND, "template", NULL},
+    {404, SBXI_CREATE, "sandbox", "SnapshotNotFound", SBX_E_NOT_FOUND, "snapshot", NULL},
+    {404, SBXI_CREATE, "template", "VolumeNotFound", SBX_E_NOT_FOUND, "volume", NULL},
+    {404, SBXI_CREATE, "pool", "TemplateNotFound", SBX_E_NOT_FOUND, "template", NULL},
+    {400, SBXI_CREATE, "pool", "TemplateNotFound", SBX_E_NOT_FOUND, "template", NULL},
+    {400, SBXI_UPDATE, "pool", "TemplateNotFound", SBX_E_NOT_FOUND, "template", NULL},
+    /* These paths always exist, so it is another service that answers. */
+    {404, SBXI_CREATE, "", "", SBX_E_API, NULL, NULL},
+    {404, SBXI_LIST, "", "", SBX_E_API, NULL, NULL},
+
+    {400, SBXI_CREATE, "pool", "ValidationError", SBX_E_VALIDATION, NULL, NULL},
+    {400, SBXI_UPDATE, "pool", "ValidationError", SBX_E_VALIDATION, NULL, NULL},
+    {400, SBXI_UPDATE, "volume", "", SBX_E_VALIDATION, NULL, "VolumeResize"},
+
+    {409, SBXI_CREATE, "", "", SBX_E_ALREADY_EXISTS, NULL, NULL},
+    {409, SBXI_UPDATE, "", "", SBX_E_NAME_CONFLICT, NULL, NULL},
+    {409, SBXI_DELETE, "", "", SBX_E_IN_USE, NULL, NULL},
+
+    {408, SBXI_CREATE, "sandbox", "", SBX_E_RESOURCE_TIMEOUT, NULL, NULL},
+    {504, SBXI_CREATE, "volume", "", SBX_E_RESOURCE_TIMEOUT, NULL, NULL},
+    {504, SBXI_CREATE, "pool", "", SBX_E_RESOURCE_TIMEOUT, NULL, NULL},
+    {504, SBXI_UPDATE, "pool", "", SBX_E_RESOURCE_TIMEOUT, NULL, NULL},
+
+    {503, SBXI_CREATE, "sandbox", "", SBX_E_CREATION, NULL, "Unschedulable"},
+    {503, SBXI_CREATE, "volume", "", SBX_E_CREATION, NULL, "VolumeProvisioning"},
+};
 
 static sbx_status sbxi_classify(sbx_error *err, sbxi_action action)
 {
-    int http = err->http_status;
-    int sandbox = strcmp(err->resource_type, "sandbox") == 0;
+    const sbxi_meaning *m = sbxi_meanings;
     if (action == SBXI_UPGRADE)
         return SBX_E_CONNECTION;
     if (action == SBXI_INSIDE)
         return sbxi_classify_inside(err);
-    if (http == 404 && action == SBXI_CREATE && sbxi_missing_origin(err))
-        return SBX_E_NOT_FOUND;
-    if (http == 404 && (action == SBXI_LIST || action == SBXI_CREATE))
-        return SBX_E_API;
-    if (http == 409 && action == SBXI_DELETE)
-        return SBX_E_IN_USE;
-    if (action == SBXI_CREATE && sandbox) {
-        if (http == 408)
-            return SBX_E_RESOURCE_TIMEOUT;
-        if (http == 422 && !sbxi_has_value_error(err))
-            return SBX_E_CREATION;
-        if (http == 503) {
-            if (!err->error_type[0])
-                sbxi_copy(err->error_type, sizeof(err->error_type), "Unschedulable", 13);
-            return SBX_E_CREATION;
-        }
+    if (err->http_status == 422 && action == SBXI_CREATE && !sbxi_has_value_error(err) &&
+        strcmp(err->resource_type, "sandbox") == 0)
+        return SBX_E_CREATION;
+    for (; m < sbxi_meanings + SBXI_COUNT(sbxi_meanings); m++) {
+        if (m->http != err->http_status || m->action != action ||
+            (*m->resource && strcmp(m->resource, err->resource_type) != 0) ||
+            (*m->type && strcmp(m->type, err->error_type) != 0))
+            continue;
+        if (m->about)
+            err->resource_type = m->about;
+        if (m->fallback && !*err->error_type)
+            sbxi_copy(err->error_type, sizeof(err->error_type), m->fallback, strlen(m->fallback));
+        return m->status;
     }
-    return sbxi_classify_common(http, err->error_type);
+    return sbxi_classify_common(err->http_status, err->error_type);
 }
 
 /* What to do about it, where there is something. */
-static const char *sbxi_advice(sbx_status status, int http)
+static const char *sbxi_advice(sbx_status status, int http, int maybe_done)
 {
+    if (maybe_done && (status == SBX_E_ALREADY_EXISTS || status == SBX_E_NAME_CONFLICT ||
+                       status == SBX_E_NOT_FOUND))
+        return "; an earlier attempt of this call, whose answer was lost, may have succeeded";
     if (status == SBX_E_AUTHENTICATION)
         return "; check the API key (sbx_config.api_key or LANGSMITH_API_KEY)";
     if (status == SBX_E_API && http == 404)
@@ -7468,7 +7718,8 @@ static sbx_status sbxi_service_error(const sbxi_exchange *x, sbxi_action action,
     sbxi_copy(said, sizeof(said), err->message, strlen(err->message));
     (void)sbxi_format(err->message, sizeof(err->message), "%s%sHTTP %d for %s %s%s%s",
                       *said ? said : "", *said ? " (" : "the service answered ", x->status,
-                      x->method, x->to.target, *said ? ")" : "", sbxi_advice(st, x->status));
+                      x->method, x->to.target, *said ? ")" : "",
+                      sbxi_advice(st, x->status, x->maybe_done));
     err->status = st;
     return st;
 }
@@ -7480,6 +7731,7 @@ static sbx_status sbxi_service_error(const sbxi_exchange *x, sbxi_action action,
    Promises: arguments are checked before anything is sent; the outcome is set only on success. */
 
 typedef struct sbxi_request sbxi_request;
+typedef struct sbxi_resource sbxi_resource; /* see control */
 struct sbxi_request {
     sbx_op op;
     sbxi_exchange exchange;
@@ -7488,6 +7740,7 @@ struct sbxi_request {
     char *body; /* that exchange.data or exchange.before points at; NULL: none */
     size_t body_size;
     sbxi_action action;
+    const sbxi_resource *resource; /* NULL: none of the control plane's */
     const char *resource_type, *operation;
     sbx_status (*done)(sbxi_request *r, void *out); /* reads a success; NULL: nothing to read */
     void *out;                                      /* where the caller wants the result */
@@ -7661,7 +7914,8 @@ static void sbxi_request_dispose(sbx_op *op)
 static const sbxi_op_type sbxi_request_type = {sizeof(sbxi_request), sbxi_request_step,
                                                sbxi_request_wants, sbxi_request_dispose, NULL};
 
-/* A request to base (a URL) with before, name (percent-encoded; NULL: none) and after appended.
+/* A request to base (a URL) with before, a slash and name (percent-encoded; NULL: none), and after
+   appended.
    default_ms is the limit of the whole call where call names none. */
 static sbx_status sbxi_request_new(sbx_client *client, const sbxi_op_type *type, const char *method,
                                    const char *base, const char *before, const char *name,
@@ -7712,60 +7966,161 @@ static sbx_status sbxi_request_json(sbxi_request *r,
 
 /* ==== src/control.c =========================================================================== */
 
-/* control: templates and the life of sandboxes, on the control plane.
+/* control: templates, volumes, pools and the life of sandboxes, on the control plane.
 
    Promises: every argument is checked before anything is sent; a result is one allocation. Each
    blocking call is its _start, the one wait loop, and the end of the operation. */
 
 #ifndef SBX_NO_CONTROL
 
-/* Starts the request op that all calls here are, and hands it to the caller. */
-static sbx_status sbxi_control_new(sbx_client *client, const char *method, const char *collection,
-                                   const char *name, const char *after, const sbx_call *call,
-                                   sbxi_request **r, sbx_error *err)
+/* ---- what all resources have in common ---- */
+
+/* One kind of thing that has a name on the control plane. */
+struct sbxi_resource {
+    const char *type;       /* as in sbx_error.resource_type */
+    const char *collection; /* the path of all, with a slash at its end */
+    const char *list;       /* where a list of them lies in a response */
+    sbxi_record record;
+    /* Fills in what the service did not say; NULL: nothing. */
+    void (*complete)(sbx_client *client, void *items, size_t count);
+};
+
+/* What the lists of all kinds look like. */
+typedef struct sbxi_list {
+    const void *items;
+    size_t count;
+} sbxi_list;
+
+static sbx_status sbxi_one_done(sbxi_request *r, void *out)
 {
-    sbx_status st;
-    sbxi_error_clear(err);
-    st = name ? sbxi_check_name("name", name, err) : SBX_OK;
+    const sbxi_resource *kind = r->resource;
+    void *object;
+    char *items;
+    size_t count;
+    sbx_status st = sbxi_decode(r->op.client, &r->exchange.answer, &kind->record, "", 0, &object,
+                                &items, &count, &r->op.error);
     if (st != SBX_OK)
         return st;
-    st = sbxi_request_new(client, &sbxi_request_type, method, client->endpoint, collection, name,
-                          after, call, r, err);
-    if (st == SBX_OK && (strcmp(method, "GET") == 0 || strcmp(method, "DELETE") == 0))
-        (*r)->exchange.flags |= SBXI_IDEMPOTENT;
-    return st;
+    if (kind->complete)
+        kind->complete(r->op.client, items, count);
+    memcpy(out, &object, sizeof(object));
+    return SBX_OK;
 }
 
-/* What the service should do with the named resource, and how its answer is read. */
-static void sbxi_control_set(sbxi_request *r, sbxi_action action, const char *resource_type,
-                             sbx_status (*done)(sbxi_request *r, void *out), void *out)
+static sbx_status sbxi_list_done(sbxi_request *r, void *out)
 {
-    r->action = action;
-    r->resource_type = resource_type;
-    r->done = done;
-    r->out = out;
+    const sbxi_resource *kind = r->resource;
+    void *object;
+    char *items;
+    sbxi_list list;
+    sbx_status st = sbxi_decode(r->op.client, &r->exchange.answer, &kind->record, kind->list,
+                                sizeof(list), &object, &items, &list.count, &r->op.error);
+    if (st != SBX_OK)
+        return st;
+    if (kind->complete)
+        kind->complete(r->op.client, items, list.count);
+    list.items = items;
+    memcpy(object, &list, sizeof(list));
+    memcpy(out, &object, sizeof(object));
+    return SBX_OK;
 }
 
-/* GET or DELETE of one resource, or GET of all (name NULL). collection starts with a slash, and
-   ends with one if there is a name. */
-static sbx_status sbxi_control_start(sbx_client *client, sbxi_action action, const char *collection,
-                                     const char *name, const char *after, const sbx_call *call,
-                                     const char *resource_type,
-                                     sbx_status (*done)(sbxi_request *r, void *out), void *out,
-                                     sbx_op **op, sbx_error *err)
+/* A request about a kind, or about one of its kind where there is a name. */
+static sbx_status sbxi_control_new(sbx_client *client, const sbxi_resource *kind,
+                                   const sbxi_op_type *type, sbxi_action action, const char *name,
+                                   const char *after, const sbx_call *call, sbxi_request **r,
+                                   sbx_error *err)
+{
+    static const char *const methods[] = {"GET", "GET", "POST", "PATCH", "DELETE"};
+    int named = action != SBXI_CREATE && action != SBXI_LIST;
+    sbx_status st = named ? sbxi_check_name("name", name, err) : SBX_OK;
+    if (st == SBX_OK)
+        st = sbxi_request_new(client, type, methods[action], client->endpoint, kind->collection,
+                              named ? name : NULL, after, call, r, err);
+    if (st != SBX_OK)
+        return st;
+    if (!named)
+        sbxi_address_cut(&(*r)->exchange.to, "/");
+    if (action != SBXI_CREATE && action != SBXI_UPDATE)
+        (*r)->exchange.flags |= SBXI_IDEMPOTENT;
+    (*r)->action = action;
+    (*r)->resource = kind;
+    (*r)->resource_type = kind->type;
+    if (action != SBXI_DELETE)
+        (*r)->done = action == SBXI_LIST ? sbxi_list_done : sbxi_one_done;
+    return SBX_OK;
+}
+
+/* The same without a body. op takes the place of out where there is no result. */
+static sbx_status sbxi_control_start(sbx_client *client, const sbxi_resource *kind,
+                                     sbxi_action action, const char *name, const sbx_call *call,
+                                     void *out, sbx_op **op, sbx_error *err)
 {
     sbxi_request *r;
-    sbx_status st;
-    *op = NULL;
-    if (action != SBXI_LIST && !name)
-        name = "";
-    st = sbxi_control_new(client, action == SBXI_DELETE ? "DELETE" : "GET", collection, name, after,
-                          call, &r, err);
+    sbx_status st = sbxi_check_start(client, out, op, err);
+    if (st == SBX_OK)
+        st = sbxi_control_new(client, kind, &sbxi_request_type, action, name, "", call, &r, err);
     if (st != SBX_OK)
         return st;
-    sbxi_control_set(r, action, resource_type, done, out);
+    r->out = out;
     *op = &r->op;
     return SBX_OK;
+}
+
+/* The same with the body that write makes. Client and out are checked already, and so is what write
+   reads. limit_ms is how long an attempt may take, 0: as the configuration says. */
+static sbx_status sbxi_control_send(sbx_client *client, const sbxi_resource *kind,
+                                    sbxi_action action, const char *name,
+                                    void (*write)(sbx_json_writer *w, const void *from),
+                                    const void *from, int64_t limit_ms, const sbx_call *call,
+                                    void *out, sbx_op **op, sbx_error *err)
+{
+    sbxi_request *r;
+    sbx_status st =
+        sbxi_control_new(client, kind, &sbxi_request_type, action, name, "", call, &r, err);
+    if (st != SBX_OK)
+        return st;
+    st = sbxi_request_json(r, write, from, err);
+    if (st != SBX_OK) {
+        sbx_op_free(&r->op);
+        return st;
+    }
+    if (limit_ms)
+        r->exchange.limit_ms = limit_ms;
+    r->out = out;
+    *op = &r->op;
+    return SBX_OK;
+}
+
+/* ---- arguments ---- */
+
+/* How long the service may take to provision something: 0 is the default, else between the two. */
+static sbx_status sbxi_check_ready(int64_t *ms, int64_t standard, int64_t least, int64_t most,
+                                   sbx_error *err)
+{
+    if (*ms == 0)
+        *ms = standard;
+    if (*ms >= least && *ms <= most)
+        return SBX_OK;
+    (void)sbxi_fail(err, SBX_E_ARGUMENT,
+                    "ready_timeout_ms must be 0 (%l), or %l to %l milliseconds", standard, least,
+                    most);
+    if (err)
+        sbxi_copy(err->field, sizeof(err->field), "ready_timeout_ms", 16);
+    return SBX_E_ARGUMENT;
+}
+
+static sbx_status sbxi_check_optional(const char *field, const char *text, sbx_error *err)
+{
+    return text ? sbxi_check_name(field, text, err) : SBX_OK;
+}
+
+static void sbxi_json_wait(sbx_json_writer *w, int wait, int64_t ready_timeout_ms)
+{
+    sbx_json_key(w, "wait_for_ready");
+    sbx_json_boolean(w, wait);
+    if (wait)
+        sbxi_json_seconds(w, "timeout", ready_timeout_ms, 0);
 }
 
 /* ---- templates ---- */
@@ -7784,43 +8139,14 @@ static const sbxi_field sbxi_mount_fields[] = {
     {"volume_name", SBXI_TEXT, offsetof(sbx_volume_mount, volume_name)},
     {"mount_path", SBXI_TEXT, offsetof(sbx_volume_mount, mount_path)}};
 
-#define SBXI_TEMPLATE_RECORD(list)                                                                 \
-    {                                                                                              \
-        list, sizeof(sbx_template), sbxi_template_fields, SBXI_COUNT(sbxi_template_fields),        \
-            "volume_mounts[]", sizeof(sbx_volume_mount), offsetof(sbx_template, volume_mounts),    \
-            offsetof(sbx_template, volume_mount_count), sbxi_mount_fields,                         \
-            SBXI_COUNT(sbxi_mount_fields)                                                          \
-    }
-static const sbxi_record sbxi_template_record = SBXI_TEMPLATE_RECORD("");
-static const sbxi_record sbxi_templates_record = SBXI_TEMPLATE_RECORD("templates[]");
-
-static sbx_status sbxi_template_done(sbxi_request *r, void *out)
-{
-    void *object;
-    char *items;
-    size_t count;
-    sbx_status st = sbxi_decode(r->op.client, &r->exchange.answer, &sbxi_template_record, 0,
-                                &object, &items, &count, &r->op.error);
-    if (st == SBX_OK)
-        *(sbx_template **)out = (sbx_template *)object;
-    return st;
-}
-
-static sbx_status sbxi_templates_done(sbxi_request *r, void *out)
-{
-    void *object;
-    char *items;
-    size_t count;
-    sbx_status st = sbxi_decode(r->op.client, &r->exchange.answer, &sbxi_templates_record,
-                                sizeof(sbx_templates), &object, &items, &count, &r->op.error);
-    if (st == SBX_OK) {
-        sbx_templates *list = (sbx_templates *)object;
-        list->items = (const sbx_template *)(const void *)items;
-        list->count = count;
-        *(sbx_templates **)out = list;
-    }
-    return st;
-}
+static const sbxi_resource sbxi_template = {
+    "template",
+    "/templates/",
+    "templates[]",
+    {sizeof(sbx_template), sbxi_template_fields, SBXI_COUNT(sbxi_template_fields),
+     "volume_mounts[]", sizeof(sbx_volume_mount), offsetof(sbx_template, volume_mounts),
+     offsetof(sbx_template, volume_mount_count), sbxi_mount_fields, SBXI_COUNT(sbxi_mount_fields)},
+    NULL};
 
 static void sbxi_template_json(sbx_json_writer *w, const void *from)
 {
@@ -7870,23 +8196,56 @@ SBX_API sbx_status sbx_template_create_start(sbx_client *client,
                                              const sbx_template_options *options,
                                              sbx_template **out, sbx_op **op, sbx_error *err)
 {
-    sbxi_request *r;
+    sbx_status st = sbxi_check_start(client, out, op, err);
+    if (st == SBX_OK)
+        st = sbxi_template_check(options, err);
+    if (st != SBX_OK)
+        return st;
+    return sbxi_control_send(client, &sbxi_template, SBXI_CREATE, NULL, sbxi_template_json, options,
+                             0, &options->call, out, op, err);
+}
+
+static void sbxi_template_update_json(sbx_json_writer *w, const void *from)
+{
+    sbx_json_begin_object(w);
+    sbxi_json_text(w, "name", ((const sbx_template_update_options *)from)->new_name);
+    sbx_json_end_object(w);
+}
+
+SBX_API sbx_status sbx_template_update_start(sbx_client *client, const char *name,
+                                             const sbx_template_update_options *options,
+                                             sbx_template **out, sbx_op **op, sbx_error *err)
+{
+    const sbx_call *call = options ? &options->call : NULL;
     sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    st = sbxi_template_check(options, err);
-    if (st == SBX_OK)
-        st = sbxi_control_new(client, "POST", "/templates", NULL, "", &options->call, &r, err);
+    if (!options || !options->new_name)
+        return sbxi_control_start(client, &sbxi_template, SBXI_GET, name, call, out, op, err);
+    st = sbxi_check_name("new_name", options->new_name, err);
     if (st != SBX_OK)
         return st;
-    st = sbxi_request_json(r, sbxi_template_json, options, err);
-    if (st != SBX_OK) {
-        sbx_op_free(&r->op);
-        return st;
-    }
-    sbxi_control_set(r, SBXI_CREATE, "template", sbxi_template_done, out);
-    *op = &r->op;
-    return SBX_OK;
+    return sbxi_control_send(client, &sbxi_template, SBXI_UPDATE, name, sbxi_template_update_json,
+                             options, 0, call, out, op, err);
+}
+
+SBX_API sbx_status sbx_template_get_start(sbx_client *client, const char *name,
+                                          const sbx_call *call, sbx_template **out, sbx_op **op,
+                                          sbx_error *err)
+{
+    return sbxi_control_start(client, &sbxi_template, SBXI_GET, name, call, out, op, err);
+}
+
+SBX_API sbx_status sbx_template_list_start(sbx_client *client, const sbx_call *call,
+                                           sbx_templates **out, sbx_op **op, sbx_error *err)
+{
+    return sbxi_control_start(client, &sbxi_template, SBXI_LIST, NULL, call, out, op, err);
+}
+
+SBX_API sbx_status sbx_template_delete_start(sbx_client *client, const char *name,
+                                             const sbx_call *call, sbx_op **op, sbx_error *err)
+{
+    return sbxi_control_start(client, &sbxi_template, SBXI_DELETE, name, call, op, op, err);
 }
 
 SBX_API sbx_status sbx_template_create(sbx_client *client, const sbx_template_options *options,
@@ -7896,32 +8255,11 @@ SBX_API sbx_status sbx_template_create(sbx_client *client, const sbx_template_op
     return sbxi_op_finish(sbx_template_create_start(client, options, out, &op, err), &op, err);
 }
 
-SBX_API sbx_status sbx_template_get_start(sbx_client *client, const char *name,
-                                          const sbx_call *call, sbx_template **out, sbx_op **op,
-                                          sbx_error *err)
-{
-    sbx_status st = sbxi_check_start(client, out, op, err);
-    if (st != SBX_OK)
-        return st;
-    return sbxi_control_start(client, SBXI_GET, "/templates/", name, "", call, "template",
-                              sbxi_template_done, out, op, err);
-}
-
 SBX_API sbx_status sbx_template_get(sbx_client *client, const char *name, const sbx_call *call,
                                     sbx_template **out, sbx_error *err)
 {
     sbx_op *op;
     return sbxi_op_finish(sbx_template_get_start(client, name, call, out, &op, err), &op, err);
-}
-
-SBX_API sbx_status sbx_template_list_start(sbx_client *client, const sbx_call *call,
-                                           sbx_templates **out, sbx_op **op, sbx_error *err)
-{
-    sbx_status st = sbxi_check_start(client, out, op, err);
-    if (st != SBX_OK)
-        return st;
-    return sbxi_control_start(client, SBXI_LIST, "/templates", NULL, "", call, "template",
-                              sbxi_templates_done, out, op, err);
 }
 
 SBX_API sbx_status sbx_template_list(sbx_client *client, const sbx_call *call, sbx_templates **out,
@@ -7931,14 +8269,13 @@ SBX_API sbx_status sbx_template_list(sbx_client *client, const sbx_call *call, s
     return sbxi_op_finish(sbx_template_list_start(client, call, out, &op, err), &op, err);
 }
 
-SBX_API sbx_status sbx_template_delete_start(sbx_client *client, const char *name,
-                                             const sbx_call *call, sbx_op **op, sbx_error *err)
+SBX_API sbx_status sbx_template_update(sbx_client *client, const char *name,
+                                       const sbx_template_update_options *options,
+                                       sbx_template **out, sbx_error *err)
 {
-    sbx_status st = sbxi_check_start(client, op, op, err);
-    if (st != SBX_OK)
-        return st;
-    return sbxi_control_start(client, SBXI_DELETE, "/templates/", name, "", call, "template", NULL,
-                              NULL, op, err);
+    sbx_op *op;
+    return sbxi_op_finish(sbx_template_update_start(client, name, options, out, &op, err), &op,
+                          err);
 }
 
 SBX_API sbx_status sbx_template_delete(sbx_client *client, const char *name, const sbx_call *call,
@@ -7946,6 +8283,273 @@ SBX_API sbx_status sbx_template_delete(sbx_client *client, const char *name, con
 {
     sbx_op *op;
     return sbxi_op_finish(sbx_template_delete_start(client, name, call, &op, err), &op, err);
+}
+
+/* ---- volumes ---- */
+
+static const sbxi_field sbxi_volume_fields[] = {
+    {"name", SBXI_TEXT, offsetof(sbx_volume, name)},
+    {"size", SBXI_TEXT, offsetof(sbx_volume, size)},
+    {"storage_class", SBXI_TEXT, offsetof(sbx_volume, storage_class)},
+    {"id", SBXI_TEXT, offsetof(sbx_volume, id)},
+    {"created_at", SBXI_TEXT, offsetof(sbx_volume, created_at)},
+    {"updated_at", SBXI_TEXT, offsetof(sbx_volume, updated_at)}};
+
+static const sbxi_resource sbxi_volume = {"volume",
+                                          "/volumes/",
+                                          "volumes[]",
+                                          {sizeof(sbx_volume), sbxi_volume_fields,
+                                           SBXI_COUNT(sbxi_volume_fields), NULL, 0, 0, 0, NULL, 0},
+                                          NULL};
+
+static void sbxi_volume_json(sbx_json_writer *w, const void *from)
+{
+    const sbx_volume_options *o = (const sbx_volume_options *)from;
+    sbx_json_begin_object(w);
+    sbxi_json_text(w, "name", o->name);
+    sbxi_json_text(w, "size", o->size);
+    sbxi_json_wait(w, 1, o->ready_timeout_ms);
+    sbx_json_end_object(w);
+}
+
+SBX_API sbx_status sbx_volume_create_start(sbx_client *client, const sbx_volume_options *options,
+                                           sbx_volume **out, sbx_op **op, sbx_error *err)
+{
+    sbx_volume_options o;
+    sbx_status st = sbxi_check_start(client, out, op, err);
+    if (st == SBX_OK && !options)
+        st = sbxi_fail_argument(err, "options", "is required");
+    if (st != SBX_OK)
+        return st;
+    o = *options;
+    st = sbxi_check_name("name", o.name, err);
+    if (st == SBX_OK)
+        st = sbxi_check_name("size", o.size, err);
+    if (st == SBX_OK)
+        st = sbxi_check_ready(&o.ready_timeout_ms, 60000, 5000, 300000, err);
+    if (st != SBX_OK)
+        return st;
+    return sbxi_control_send(client, &sbxi_volume, SBXI_CREATE, NULL, sbxi_volume_json, &o,
+                             o.ready_timeout_ms + 30000, &o.call, out, op, err);
+}
+
+static void sbxi_volume_update_json(sbx_json_writer *w, const void *from)
+{
+    const sbx_volume_update_options *o = (const sbx_volume_update_options *)from;
+    sbx_json_begin_object(w);
+    sbxi_json_text(w, "name", o->new_name);
+    sbxi_json_text(w, "size", o->size);
+    sbx_json_end_object(w);
+}
+
+SBX_API sbx_status sbx_volume_update_start(sbx_client *client, const char *name,
+                                           const sbx_volume_update_options *options,
+                                           sbx_volume **out, sbx_op **op, sbx_error *err)
+{
+    const sbx_call *call = options ? &options->call : NULL;
+    sbx_status st = sbxi_check_start(client, out, op, err);
+    if (st != SBX_OK)
+        return st;
+    if (!options || (!options->new_name && !options->size))
+        return sbxi_control_start(client, &sbxi_volume, SBXI_GET, name, call, out, op, err);
+    st = sbxi_check_optional("new_name", options->new_name, err);
+    if (st == SBX_OK)
+        st = sbxi_check_optional("size", options->size, err);
+    if (st != SBX_OK)
+        return st;
+    return sbxi_control_send(client, &sbxi_volume, SBXI_UPDATE, name, sbxi_volume_update_json,
+                             options, 0, call, out, op, err);
+}
+
+SBX_API sbx_status sbx_volume_get_start(sbx_client *client, const char *name, const sbx_call *call,
+                                        sbx_volume **out, sbx_op **op, sbx_error *err)
+{
+    return sbxi_control_start(client, &sbxi_volume, SBXI_GET, name, call, out, op, err);
+}
+
+SBX_API sbx_status sbx_volume_list_start(sbx_client *client, const sbx_call *call,
+                                         sbx_volumes **out, sbx_op **op, sbx_error *err)
+{
+    return sbxi_control_start(client, &sbxi_volume, SBXI_LIST, NULL, call, out, op, err);
+}
+
+SBX_API sbx_status sbx_volume_delete_start(sbx_client *client, const char *name,
+                                           const sbx_call *call, sbx_op **op, sbx_error *err)
+{
+    return sbxi_control_start(client, &sbxi_volume, SBXI_DELETE, name, call, op, op, err);
+}
+
+SBX_API sbx_status sbx_volume_create(sbx_client *client, const sbx_volume_options *options,
+                                     sbx_volume **out, sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_volume_create_start(client, options, out, &op, err), &op, err);
+}
+
+SBX_API sbx_status sbx_volume_get(sbx_client *client, const char *name, const sbx_call *call,
+                                  sbx_volume **out, sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_volume_get_start(client, name, call, out, &op, err), &op, err);
+}
+
+SBX_API sbx_status sbx_volume_list(sbx_client *client, const sbx_call *call, sbx_volumes **out,
+                                   sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_volume_list_start(client, call, out, &op, err), &op, err);
+}
+
+SBX_API sbx_status sbx_volume_update(sbx_client *client, const char *name,
+                                     const sbx_volume_update_options *options, sbx_volume **out,
+                                     sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_volume_update_start(client, name, options, out, &op, err), &op, err);
+}
+
+SBX_API sbx_status sbx_volume_delete(sbx_client *client, const char *name, const sbx_call *call,
+                                     sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_volume_delete_start(client, name, call, &op, err), &op, err);
+}
+
+/* ---- pools ---- */
+
+static const sbxi_field sbxi_pool_fields[] = {
+    {"name", SBXI_TEXT, offsetof(sbx_pool, name)},
+    {"template_name", SBXI_TEXT, offsetof(sbx_pool, template_name)},
+    {"replicas", SBXI_INT, offsetof(sbx_pool, replicas)},
+    {"id", SBXI_TEXT, offsetof(sbx_pool, id)},
+    {"created_at", SBXI_TEXT, offsetof(sbx_pool, created_at)},
+    {"updated_at", SBXI_TEXT, offsetof(sbx_pool, updated_at)}};
+
+static const sbxi_resource sbxi_pool = {
+    "pool",
+    "/pools/",
+    "pools[]",
+    {sizeof(sbx_pool), sbxi_pool_fields, SBXI_COUNT(sbxi_pool_fields), NULL, 0, 0, 0, NULL, 0},
+    NULL};
+
+static void sbxi_pool_json(sbx_json_writer *w, const void *from)
+{
+    const sbx_pool_options *o = (const sbx_pool_options *)from;
+    sbx_json_begin_object(w);
+    sbxi_json_text(w, "name", o->name);
+    sbxi_json_text(w, "template_name", o->template_name);
+    sbx_json_key(w, "replicas");
+    sbx_json_integer(w, o->replicas);
+    sbxi_json_wait(w, 1, o->ready_timeout_ms);
+    sbx_json_end_object(w);
+}
+
+SBX_API sbx_status sbx_pool_create_start(sbx_client *client, const sbx_pool_options *options,
+                                         sbx_pool **out, sbx_op **op, sbx_error *err)
+{
+    sbx_pool_options o;
+    sbx_status st = sbxi_check_start(client, out, op, err);
+    if (st == SBX_OK && !options)
+        st = sbxi_fail_argument(err, "options", "is required");
+    if (st != SBX_OK)
+        return st;
+    o = *options;
+    st = sbxi_check_name("name", o.name, err);
+    if (st == SBX_OK)
+        st = sbxi_check_name("template_name", o.template_name, err);
+    if (st == SBX_OK && (o.replicas < 1 || o.replicas > SBXI_MAX_REPLICAS))
+        st = sbxi_fail_argument(err, "replicas", "must be 1 to 100");
+    if (st == SBX_OK)
+        st = sbxi_check_ready(&o.ready_timeout_ms, 30000, 10000, 600000, err);
+    if (st != SBX_OK)
+        return st;
+    return sbxi_control_send(client, &sbxi_pool, SBXI_CREATE, NULL, sbxi_pool_json, &o,
+                             o.ready_timeout_ms + 30000, &o.call, out, op, err);
+}
+
+static void sbxi_pool_update_json(sbx_json_writer *w, const void *from)
+{
+    const sbx_pool_update_options *o = (const sbx_pool_update_options *)from;
+    sbx_json_begin_object(w);
+    sbxi_json_text(w, "name", o->new_name);
+    if (o->replicas) {
+        sbx_json_key(w, "replicas");
+        sbx_json_integer(w, o->replicas == SBX_NONE ? 0 : o->replicas);
+    }
+    sbx_json_end_object(w);
+}
+
+SBX_API sbx_status sbx_pool_update_start(sbx_client *client, const char *name,
+                                         const sbx_pool_update_options *options, sbx_pool **out,
+                                         sbx_op **op, sbx_error *err)
+{
+    const sbx_call *call = options ? &options->call : NULL;
+    sbx_status st = sbxi_check_start(client, out, op, err);
+    if (st != SBX_OK)
+        return st;
+    if (!options || (!options->new_name && !options->replicas))
+        return sbxi_control_start(client, &sbxi_pool, SBXI_GET, name, call, out, op, err);
+    st = sbxi_check_optional("new_name", options->new_name, err);
+    if (st == SBX_OK && (options->replicas < SBX_NONE || options->replicas > SBXI_MAX_REPLICAS))
+        st = sbxi_fail_argument(err, "replicas", "must be 0, SBX_NONE or 1 to 100");
+    if (st != SBX_OK)
+        return st;
+    return sbxi_control_send(client, &sbxi_pool, SBXI_UPDATE, name, sbxi_pool_update_json, options,
+                             0, call, out, op, err);
+}
+
+SBX_API sbx_status sbx_pool_get_start(sbx_client *client, const char *name, const sbx_call *call,
+                                      sbx_pool **out, sbx_op **op, sbx_error *err)
+{
+    return sbxi_control_start(client, &sbxi_pool, SBXI_GET, name, call, out, op, err);
+}
+
+SBX_API sbx_status sbx_pool_list_start(sbx_client *client, const sbx_call *call, sbx_pools **out,
+                                       sbx_op **op, sbx_error *err)
+{
+    return sbxi_control_start(client, &sbxi_pool, SBXI_LIST, NULL, call, out, op, err);
+}
+
+SBX_API sbx_status sbx_pool_delete_start(sbx_client *client, const char *name, const sbx_call *call,
+                                         sbx_op **op, sbx_error *err)
+{
+    return sbxi_control_start(client, &sbxi_pool, SBXI_DELETE, name, call, op, op, err);
+}
+
+SBX_API sbx_status sbx_pool_create(sbx_client *client, const sbx_pool_options *options,
+                                   sbx_pool **out, sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_pool_create_start(client, options, out, &op, err), &op, err);
+}
+
+SBX_API sbx_status sbx_pool_get(sbx_client *client, const char *name, const sbx_call *call,
+                                sbx_pool **out, sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_pool_get_start(client, name, call, out, &op, err), &op, err);
+}
+
+SBX_API sbx_status sbx_pool_list(sbx_client *client, const sbx_call *call, sbx_pools **out,
+                                 sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_pool_list_start(client, call, out, &op, err), &op, err);
+}
+
+SBX_API sbx_status sbx_pool_update(sbx_client *client, const char *name,
+                                   const sbx_pool_update_options *options, sbx_pool **out,
+                                   sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_pool_update_start(client, name, options, out, &op, err), &op, err);
+}
+
+SBX_API sbx_status sbx_pool_delete(sbx_client *client, const char *name, const sbx_call *call,
+                                   sbx_error *err)
+{
+    sbx_op *op;
+    return sbxi_op_finish(sbx_pool_delete_start(client, name, call, &op, err), &op, err);
 }
 
 /* ---- sandboxes ---- */
@@ -7959,30 +8563,17 @@ static const sbxi_field sbxi_sandbox_fields[] = {
     {"template_name", SBXI_TEXT, offsetof(sbx_sandbox, template_name)},
     {"snapshot_id", SBXI_TEXT, offsetof(sbx_sandbox, snapshot_id)},
     {"created_at", SBXI_TEXT, offsetof(sbx_sandbox, created_at)},
-    {"updated_at", SBXI_TEXT, offsetof(sbx_sandbox, updated_at)}};
-
-#define SBXI_SANDBOX_RECORD(list)                                                                  \
-    {                                                                                              \
-        list, sizeof(sbx_sandbox), sbxi_sandbox_fields, SBXI_COUNT(sbxi_sandbox_fields), NULL, 0,  \
-            0, 0, NULL, 0                                                                          \
-    }
-static const sbxi_record sbxi_sandbox_record = SBXI_SANDBOX_RECORD("");
-static const sbxi_record sbxi_sandboxes_record = SBXI_SANDBOX_RECORD("sandboxes[]");
+    {"updated_at", SBXI_TEXT, offsetof(sbx_sandbox, updated_at)},
+    {"stopped_at", SBXI_TEXT, offsetof(sbx_sandbox, stopped_at)},
+    {"idle_ttl_seconds", SBXI_SECONDS, offsetof(sbx_sandbox, idle_ttl_ms)},
+    {"delete_after_stop_seconds", SBXI_SECONDS, offsetof(sbx_sandbox, delete_after_stop_ms)},
+    {"vcpus", SBXI_INT, offsetof(sbx_sandbox, vcpus)},
+    {"mem_bytes", SBXI_SIZE, offsetof(sbx_sandbox, mem_bytes)},
+    {"fs_capacity_bytes", SBXI_SIZE, offsetof(sbx_sandbox, fs_capacity_bytes)}};
 
 static const sbxi_field sbxi_status_fields[] = {
     {"status", SBXI_TEXT, offsetof(sbx_sandbox_status, status)},
     {"status_message", SBXI_TEXT, offsetof(sbx_sandbox_status, status_message)}};
-
-static const sbxi_record sbxi_status_record = {"",
-                                               sizeof(sbx_sandbox_status),
-                                               sbxi_status_fields,
-                                               SBXI_COUNT(sbxi_status_fields),
-                                               NULL,
-                                               0,
-                                               0,
-                                               0,
-                                               NULL,
-                                               0};
 
 static sbx_state sbxi_state_of(const char *word)
 {
@@ -8000,64 +8591,68 @@ static sbx_state sbxi_state_of(const char *word)
     return SBX_STATE_UNKNOWN;
 }
 
-/* What the service did not say: a sandbox without a status is ready. */
-static void sbxi_sandbox_complete(sbx_client *client, sbx_sandbox *items, size_t count)
+/* A sandbox of which the service says no status is ready. */
+static void sbxi_sandbox_complete(sbx_client *client, void *items, size_t count)
 {
-    size_t i;
-    for (i = 0; i < count; i++) {
-        items[i].client = client;
-        if (!*items[i].status)
-            items[i].status = "ready";
-        items[i].state = sbxi_state_of(items[i].status);
+    sbx_sandbox *sandbox = (sbx_sandbox *)items;
+    for (; count > 0; count--, sandbox++) {
+        sandbox->client = client;
+        if (!*sandbox->status)
+            sandbox->status = "ready";
+        sandbox->state = sbxi_state_of(sandbox->status);
+        if (sandbox->vcpus < 0)
+            sandbox->vcpus = 0;
     }
 }
 
-static sbx_status sbxi_sandbox_done(sbxi_request *r, void *out)
+static void sbxi_status_complete(sbx_client *client, void *items, size_t count)
 {
-    void *object;
-    char *items;
-    size_t count;
-    sbx_status st = sbxi_decode(r->op.client, &r->exchange.answer, &sbxi_sandbox_record, 0, &object,
-                                &items, &count, &r->op.error);
-    if (st == SBX_OK) {
-        sbxi_sandbox_complete(r->op.client, (sbx_sandbox *)object, count);
-        *(sbx_sandbox **)out = (sbx_sandbox *)object;
-    }
-    return st;
+    sbx_sandbox_status *status = (sbx_sandbox_status *)items;
+    (void)client;
+    (void)count;
+    if (!*status->status)
+        status->status = "ready";
+    status->state = sbxi_state_of(status->status);
 }
 
-static sbx_status sbxi_sandboxes_done(sbxi_request *r, void *out)
+static const sbxi_resource sbxi_sandbox = {"sandbox",
+                                           "/boxes/",
+                                           "sandboxes[]",
+                                           {sizeof(sbx_sandbox), sbxi_sandbox_fields,
+                                            SBXI_COUNT(sbxi_sandbox_fields), NULL, 0, 0, 0, NULL,
+                                            0},
+                                           sbxi_sandbox_complete};
+
+/* The status of one, which is there once for each. */
+static const sbxi_resource sbxi_status = {"sandbox",
+                                          "/boxes/",
+                                          "",
+                                          {sizeof(sbx_sandbox_status), sbxi_status_fields,
+                                           SBXI_COUNT(sbxi_status_fields), NULL, 0, 0, 0, NULL, 0},
+                                          sbxi_status_complete};
+
+static void sbxi_json_size(sbx_json_writer *w, const char *name, int64_t value)
 {
-    void *object;
-    char *items;
-    size_t count;
-    sbx_status st = sbxi_decode(r->op.client, &r->exchange.answer, &sbxi_sandboxes_record,
-                                sizeof(sbx_sandboxes), &object, &items, &count, &r->op.error);
-    if (st == SBX_OK) {
-        sbx_sandboxes *list = (sbx_sandboxes *)object;
-        sbxi_sandbox_complete(r->op.client, (sbx_sandbox *)(void *)items, count);
-        list->items = (const sbx_sandbox *)(const void *)items;
-        list->count = count;
-        *(sbx_sandboxes **)out = list;
+    if (value) {
+        sbx_json_key(w, name);
+        sbx_json_integer(w, value);
     }
-    return st;
 }
 
-static sbx_status sbxi_status_done(sbxi_request *r, void *out)
+/* How long to keep something: SBX_NONE is 0 on the wire. */
+static void sbxi_json_retention(sbx_json_writer *w, const char *name, int64_t ms)
 {
-    void *object;
-    char *items;
-    size_t count;
-    sbx_status st = sbxi_decode(r->op.client, &r->exchange.answer, &sbxi_status_record, 0, &object,
-                                &items, &count, &r->op.error);
-    if (st == SBX_OK) {
-        sbx_sandbox_status *status = (sbx_sandbox_status *)object;
-        if (!*status->status)
-            status->status = "ready";
-        status->state = sbxi_state_of(status->status);
-        *(sbx_sandbox_status **)out = status;
+    if (ms)
+        sbxi_json_seconds(w, name, ms, 0);
+}
+
+/* A document that was checked. */
+static void sbxi_json_document(sbx_json_writer *w, const char *name, const char *text)
+{
+    if (text) {
+        sbx_json_key(w, name);
+        sbxi_json_put_value(w, text, strlen(text));
     }
-    return st;
 }
 
 static void sbxi_sandbox_json(sbx_json_writer *w, const void *from)
@@ -8068,38 +8663,90 @@ static void sbxi_sandbox_json(sbx_json_writer *w, const void *from)
     sbxi_json_text(w, "snapshot_id", o->snapshot_id);
     sbxi_json_text(w, "snapshot_name", o->snapshot_name);
     sbxi_json_text(w, "name", o->name);
-    sbx_json_key(w, "wait_for_ready");
-    sbx_json_boolean(w, !o->no_wait);
-    if (!o->no_wait)
-        sbxi_json_seconds(w, "timeout", o->ready_timeout_ms, 30);
+    sbxi_json_wait(w, !o->no_wait, o->ready_timeout_ms);
+    sbxi_json_retention(w, "idle_ttl_seconds", o->idle_ttl_ms);
+    sbxi_json_retention(w, "delete_after_stop_seconds", o->delete_after_stop_ms);
+    sbxi_json_size(w, "vcpus", o->vcpus);
+    sbxi_json_size(w, "mem_bytes", o->mem_bytes);
+    sbxi_json_size(w, "fs_capacity_bytes", o->fs_capacity_bytes);
+    sbxi_json_document(w, "mount_config", o->mount_config);
+    sbxi_json_document(w, "proxy_config", o->proxy_config);
     sbx_json_end_object(w);
+}
+
+static sbx_status sbxi_check_retention(const char *field, int64_t ms, sbx_error *err)
+{
+    if (ms < SBX_NONE || (ms > 0 && ms % 60000 != 0))
+        return sbxi_fail_argument(err, field,
+                                  "must be 0, SBX_NONE or whole minutes (multiples of 60,000)");
+    return SBX_OK;
+}
+
+static sbx_status sbxi_check_size(const char *field, int64_t value, sbx_error *err)
+{
+    return value < 0 ? sbxi_fail_argument(err, field, "must be 0 or positive") : SBX_OK;
+}
+
+/* NULL, or one JSON object. */
+static sbx_status sbxi_check_object(const char *field, const char *text, sbx_error *err)
+{
+    char scratch[64];
+    size_t len = text ? strlen(text) : 0, at = 0, used;
+    sbx_json json;
+    sbx_json_event e;
+    sbx_status st = SBX_OK;
+    int first = 1;
+    if (!text)
+        return SBX_OK;
+    sbx_json_init(&json, scratch, sizeof(scratch));
+    while (st == SBX_OK) {
+        st = sbx_json_read(&json, text + at, len - at, &used, &e);
+        at += used;
+        if (st == SBX_OK && first && e.type != SBX_JSON_OBJECT)
+            st = SBX_E_PROTOCOL;
+        first = 0;
+    }
+    if (st == SBX_END && sbx_json_finish(&json, &e) == SBX_END)
+        return SBX_OK;
+    return sbxi_fail_argument(err, field, "must be a JSON object");
 }
 
 /* Copies the options and fills in the defaults. */
 static sbx_status sbxi_sandbox_defaults(const sbx_sandbox_options *options, sbx_sandbox_options *o,
                                         sbx_error *err)
 {
-    const struct {
-        const char *field, *text;
-    } names[] = {{"template_name", options ? options->template_name : NULL},
-                 {"snapshot_id", options ? options->snapshot_id : NULL},
-                 {"snapshot_name", options ? options->snapshot_name : NULL},
-                 {"name", options ? options->name : NULL}};
-    sbx_status st = SBX_OK;
-    int i;
+    sbx_status st;
     memset(o, 0, sizeof(*o));
     if (options)
         *o = *options;
-    for (i = 0; i < SBXI_COUNT(names) && st == SBX_OK; i++)
-        if (names[i].text)
-            st = sbxi_check_name(names[i].field, names[i].text, err);
+    st = sbxi_check_optional("template_name", o->template_name, err);
+    if (st == SBX_OK)
+        st = sbxi_check_optional("snapshot_id", o->snapshot_id, err);
+    if (st == SBX_OK)
+        st = sbxi_check_optional("snapshot_name", o->snapshot_name, err);
+    if (st == SBX_OK)
+        st = sbxi_check_optional("name", o->name, err);
     if (st == SBX_OK &&
         (o->template_name != NULL) + (o->snapshot_id != NULL) + (o->snapshot_name != NULL) > 1)
         st = sbxi_fail_argument(err, "template_name",
                                 "excludes snapshot_id and snapshot_name, and these exclude each "
                                 "other: set one at most");
-    if (st == SBX_OK && o->ready_timeout_ms < 0)
-        st = sbxi_fail_argument(err, "ready_timeout_ms", "must be 0 or positive");
+    if (st == SBX_OK)
+        st = sbxi_check_size("ready_timeout_ms", o->ready_timeout_ms, err);
+    if (st == SBX_OK)
+        st = sbxi_check_retention("idle_ttl_ms", o->idle_ttl_ms, err);
+    if (st == SBX_OK)
+        st = sbxi_check_retention("delete_after_stop_ms", o->delete_after_stop_ms, err);
+    if (st == SBX_OK)
+        st = sbxi_check_size("vcpus", o->vcpus, err);
+    if (st == SBX_OK)
+        st = sbxi_check_size("mem_bytes", o->mem_bytes, err);
+    if (st == SBX_OK)
+        st = sbxi_check_size("fs_capacity_bytes", o->fs_capacity_bytes, err);
+    if (st == SBX_OK)
+        st = sbxi_check_object("mount_config", o->mount_config, err);
+    if (st == SBX_OK)
+        st = sbxi_check_object("proxy_config", o->proxy_config, err);
     if (o->ready_timeout_ms == 0)
         o->ready_timeout_ms = 30000;
     return st;
@@ -8109,24 +8756,63 @@ SBX_API sbx_status sbx_sandbox_create_start(sbx_client *client, const sbx_sandbo
                                             sbx_sandbox **out, sbx_op **op, sbx_error *err)
 {
     sbx_sandbox_options o;
-    sbxi_request *r;
+    sbx_status st = sbxi_check_start(client, out, op, err);
+    if (st == SBX_OK)
+        st = sbxi_sandbox_defaults(options, &o, err);
+    if (st != SBX_OK)
+        return st;
+    return sbxi_control_send(client, &sbxi_sandbox, SBXI_CREATE, NULL, sbxi_sandbox_json, &o,
+                             o.no_wait ? 30000 : sbxi_after(30000, o.ready_timeout_ms), &o.call,
+                             out, op, err);
+}
+
+static void sbxi_sandbox_update_json(sbx_json_writer *w, const void *from)
+{
+    const sbx_sandbox_update_options *o = (const sbx_sandbox_update_options *)from;
+    sbx_json_begin_object(w);
+    sbxi_json_text(w, "name", o->new_name);
+    sbxi_json_retention(w, "idle_ttl_seconds", o->idle_ttl_ms);
+    sbxi_json_retention(w, "delete_after_stop_seconds", o->delete_after_stop_ms);
+    sbx_json_end_object(w);
+}
+
+SBX_API sbx_status sbx_sandbox_update_start(sbx_client *client, const char *name,
+                                            const sbx_sandbox_update_options *options,
+                                            sbx_sandbox **out, sbx_op **op, sbx_error *err)
+{
+    const sbx_call *call = options ? &options->call : NULL;
     sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    st = sbxi_sandbox_defaults(options, &o, err);
+    if (!options || (!options->new_name && !options->idle_ttl_ms && !options->delete_after_stop_ms))
+        return sbxi_control_start(client, &sbxi_sandbox, SBXI_GET, name, call, out, op, err);
+    st = sbxi_check_optional("new_name", options->new_name, err);
     if (st == SBX_OK)
-        st = sbxi_control_new(client, "POST", "/boxes", NULL, "", &o.call, &r, err);
+        st = sbxi_check_retention("idle_ttl_ms", options->idle_ttl_ms, err);
+    if (st == SBX_OK)
+        st = sbxi_check_retention("delete_after_stop_ms", options->delete_after_stop_ms, err);
     if (st != SBX_OK)
         return st;
-    st = sbxi_request_json(r, sbxi_sandbox_json, &o, err);
-    if (st != SBX_OK) {
-        sbx_op_free(&r->op);
-        return st;
-    }
-    r->exchange.limit_ms = o.no_wait ? 30000 : sbxi_after(30000, o.ready_timeout_ms);
-    sbxi_control_set(r, SBXI_CREATE, "sandbox", sbxi_sandbox_done, out);
-    *op = &r->op;
-    return SBX_OK;
+    return sbxi_control_send(client, &sbxi_sandbox, SBXI_UPDATE, name, sbxi_sandbox_update_json,
+                             options, 0, call, out, op, err);
+}
+
+SBX_API sbx_status sbx_sandbox_get_start(sbx_client *client, const char *name, const sbx_call *call,
+                                         sbx_sandbox **out, sbx_op **op, sbx_error *err)
+{
+    return sbxi_control_start(client, &sbxi_sandbox, SBXI_GET, name, call, out, op, err);
+}
+
+SBX_API sbx_status sbx_sandbox_list_start(sbx_client *client, const sbx_call *call,
+                                          sbx_sandboxes **out, sbx_op **op, sbx_error *err)
+{
+    return sbxi_control_start(client, &sbxi_sandbox, SBXI_LIST, NULL, call, out, op, err);
+}
+
+SBX_API sbx_status sbx_sandbox_delete_start(sbx_client *client, const char *name,
+                                            const sbx_call *call, sbx_op **op, sbx_error *err)
+{
+    return sbxi_control_start(client, &sbxi_sandbox, SBXI_DELETE, name, call, op, op, err);
 }
 
 SBX_API sbx_status sbx_sandbox_create(sbx_client *client, const sbx_sandbox_options *options,
@@ -8136,31 +8822,11 @@ SBX_API sbx_status sbx_sandbox_create(sbx_client *client, const sbx_sandbox_opti
     return sbxi_op_finish(sbx_sandbox_create_start(client, options, out, &op, err), &op, err);
 }
 
-SBX_API sbx_status sbx_sandbox_get_start(sbx_client *client, const char *name, const sbx_call *call,
-                                         sbx_sandbox **out, sbx_op **op, sbx_error *err)
-{
-    sbx_status st = sbxi_check_start(client, out, op, err);
-    if (st != SBX_OK)
-        return st;
-    return sbxi_control_start(client, SBXI_GET, "/boxes/", name, "", call, "sandbox",
-                              sbxi_sandbox_done, out, op, err);
-}
-
 SBX_API sbx_status sbx_sandbox_get(sbx_client *client, const char *name, const sbx_call *call,
                                    sbx_sandbox **out, sbx_error *err)
 {
     sbx_op *op;
     return sbxi_op_finish(sbx_sandbox_get_start(client, name, call, out, &op, err), &op, err);
-}
-
-SBX_API sbx_status sbx_sandbox_list_start(sbx_client *client, const sbx_call *call,
-                                          sbx_sandboxes **out, sbx_op **op, sbx_error *err)
-{
-    sbx_status st = sbxi_check_start(client, out, op, err);
-    if (st != SBX_OK)
-        return st;
-    return sbxi_control_start(client, SBXI_LIST, "/boxes", NULL, "", call, "sandbox",
-                              sbxi_sandboxes_done, out, op, err);
 }
 
 SBX_API sbx_status sbx_sandbox_list(sbx_client *client, const sbx_call *call, sbx_sandboxes **out,
@@ -8170,14 +8836,12 @@ SBX_API sbx_status sbx_sandbox_list(sbx_client *client, const sbx_call *call, sb
     return sbxi_op_finish(sbx_sandbox_list_start(client, call, out, &op, err), &op, err);
 }
 
-SBX_API sbx_status sbx_sandbox_delete_start(sbx_client *client, const char *name,
-                                            const sbx_call *call, sbx_op **op, sbx_error *err)
+SBX_API sbx_status sbx_sandbox_update(sbx_client *client, const char *name,
+                                      const sbx_sandbox_update_options *options, sbx_sandbox **out,
+                                      sbx_error *err)
 {
-    sbx_status st = sbxi_check_start(client, op, op, err);
-    if (st != SBX_OK)
-        return st;
-    return sbxi_control_start(client, SBXI_DELETE, "/boxes/", name, "", call, "sandbox", NULL, NULL,
-                              op, err);
+    sbx_op *op;
+    return sbxi_op_finish(sbx_sandbox_update_start(client, name, options, out, &op, err), &op, err);
 }
 
 SBX_API sbx_status sbx_sandbox_delete(sbx_client *client, const char *name, const sbx_call *call,
@@ -8191,11 +8855,16 @@ SBX_API sbx_status sbx_sandbox_get_status_start(sbx_client *client, const char *
                                                 const sbx_call *call, sbx_sandbox_status **out,
                                                 sbx_op **op, sbx_error *err)
 {
+    sbxi_request *r;
     sbx_status st = sbxi_check_start(client, out, op, err);
+    if (st == SBX_OK)
+        st = sbxi_control_new(client, &sbxi_status, &sbxi_request_type, SBXI_GET, name, "/status",
+                              call, &r, err);
     if (st != SBX_OK)
         return st;
-    return sbxi_control_start(client, SBXI_GET, "/boxes/", name, "/status", call, "sandbox",
-                              sbxi_status_done, out, op, err);
+    r->out = out;
+    *op = &r->op;
+    return SBX_OK;
 }
 
 SBX_API sbx_status sbx_sandbox_get_status(sbx_client *client, const char *name,
@@ -8236,8 +8905,8 @@ static sbx_status sbxi_waiting_done(sbxi_request *r, void *out)
     sbx_error *err = &r->op.error;
     int64_t now = sbxi_now(r->op.client);
     sbx_sandbox_status *status;
-    sbx_status st = sbxi_status_done(r, &status);
-    (void)out; /* set by sbxi_sandbox_done */
+    sbx_status st = sbxi_one_done(r, &status);
+    (void)out; /* set when the sandbox itself came */
     if (st != SBX_OK)
         return st;
     st = SBX_AGAIN;
@@ -8245,7 +8914,8 @@ static sbx_status sbxi_waiting_done(sbxi_request *r, void *out)
               strlen(status->status));
     if (status->state == SBX_STATE_READY) {
         sbxi_address_cut(&r->exchange.to, "/status"); /* what is left is the sandbox itself */
-        r->done = sbxi_sandbox_done;
+        r->resource = &sbxi_sandbox;
+        r->done = sbxi_one_done;
         sbxi_exchange_again(&r->exchange, now);
     } else if (status->state == SBX_STATE_FAILED) {
         st = sbxi_fail(err, SBX_E_CREATION, "the sandbox failed: %s",
@@ -8291,17 +8961,15 @@ SBX_API sbx_status sbx_sandbox_wait_start(sbx_client *client, const char *name,
     sbx_status st = sbxi_check_start(client, out, op, err);
     if (st != SBX_OK)
         return st;
-    st = sbxi_check_name("name", name, err);
     memset(&o, 0, sizeof(o));
     if (options)
         o = *options;
+    st = sbxi_check_time("ready_timeout_ms", o.ready_timeout_ms, err);
     if (st == SBX_OK)
-        st = sbxi_check_time("ready_timeout_ms", o.ready_timeout_ms, err);
-    if (st == SBX_OK && o.poll_interval_ms < 0)
-        st = sbxi_fail_argument(err, "poll_interval_ms", "must be 0 or positive");
+        st = sbxi_check_size("poll_interval_ms", o.poll_interval_ms, err);
     if (st == SBX_OK)
-        st = sbxi_request_new(client, &sbxi_waiting_type, "GET", client->endpoint, "/boxes/", name,
-                              "/status", &o.call, &r, err);
+        st = sbxi_control_new(client, &sbxi_status, &sbxi_waiting_type, SBXI_GET, name, "/status",
+                              &o.call, &r, err);
     if (st != SBX_OK)
         return st;
     waiting = (sbxi_waiting *)r;
@@ -8309,8 +8977,8 @@ SBX_API sbx_status sbx_sandbox_wait_start(sbx_client *client, const char *name,
     waiting->timeout_ms = o.ready_timeout_ms ? o.ready_timeout_ms : 120000;
     waiting->end = sbxi_after(sbxi_now(client), waiting->timeout_ms);
     r->exchange.pause_end = waiting->end;
-    r->exchange.flags |= SBXI_IDEMPOTENT;
-    sbxi_control_set(r, SBXI_GET, "sandbox", sbxi_waiting_done, out);
+    r->done = sbxi_waiting_done;
+    r->out = out;
     *op = &r->op;
     return SBX_OK;
 }
@@ -8321,6 +8989,86 @@ SBX_API sbx_status sbx_sandbox_wait(sbx_client *client, const char *name,
 {
     sbx_op *op;
     return sbxi_op_finish(sbx_sandbox_wait_start(client, name, options, out, &op, err), &op, err);
+}
+
+/* ---- a sandbox for the length of a function ---- */
+
+/* 1 if a creation that failed may have made the sandbox all the same. */
+static int sbxi_creation_unsure(const sbxi_request *r)
+{
+    const sbxi_exchange *x = &r->exchange;
+    int refused = x->state == SBXI_EXCHANGE_DONE && x->status >= 400 && x->status <= 499 &&
+                  x->status != 408 && r->op.status != SBX_E_CREATION;
+    return x->maybe_done || (x->sent && !refused);
+}
+
+/* Deletes the sandbox, whatever became of the call so far. */
+static sbx_status sbxi_with_end(sbx_client *client, const char *name, const sbx_call *call,
+                                sbx_status st, sbx_error *err)
+{
+    sbx_call own;
+    sbx_error why;
+    sbx_status deleted;
+    memset(&own, 0, sizeof(own));
+    own.headers = call->headers;
+    own.timeout_ms = 30000;
+    deleted = sbx_sandbox_delete(client, name, &own, &why);
+    if (deleted == SBX_OK || deleted == SBX_E_NOT_FOUND)
+        return st;
+    if (st < 0) {
+        size_t at = strlen(err->message);
+        (void)sbxi_format(err->message + at, sizeof(err->message) - at,
+                          "; and the sandbox %s could not be deleted: %s", name, why.message);
+        return st;
+    }
+    *err = why;
+    return deleted;
+}
+
+SBX_API sbx_status sbx_with_sandbox(sbx_client *client, const sbx_sandbox_options *options,
+                                    sbx_sandbox_fn body, void *user, sbx_error *err)
+{
+    sbx_sandbox_options o;
+    sbx_sandbox *sandbox = NULL;
+    sbx_op *op;
+    sbx_error local;
+    unsigned char random[8];
+    char name[32] = "sandbox-";
+    int unsure;
+    sbx_status st = sbxi_check_out(client, &sandbox, err);
+    if (st == SBX_OK && !body)
+        st = sbxi_fail_argument(err, "body", "is NULL");
+    if (st == SBX_OK && !client->transport->wait)
+        st = sbxi_fail(err, SBX_E_UNSUPPORTED,
+                       "this transport cannot wait: create and delete the sandbox by operations");
+    if (st == SBX_OK)
+        st = sbxi_random(client, random, sizeof(random), err);
+    if (st != SBX_OK)
+        return st;
+    err = err ? err : &local;
+    memset(&o, 0, sizeof(o));
+    if (options)
+        o = *options;
+    if (!o.name) {
+        sbxi_hex(name + 8, random, sizeof(random));
+        o.name = name;
+    }
+    st = sbx_sandbox_create_start(client, &o, &sandbox, &op, err);
+    if (st != SBX_OK)
+        return st;
+    st = sbx_op_wait(op, SBX_NONE, err);
+    unsure = o.name == name && sbxi_creation_unsure((const sbxi_request *)op);
+    sbx_op_free(op);
+    if (st != SBX_OK)
+        return unsure ? sbxi_with_end(client, name, &o.call, st, err) : st;
+    st = body(user, sandbox, err);
+    if (st >= 0)
+        sbxi_error_clear(err);
+    else if (err->status != st)
+        (void)sbxi_fail(err, st, "what ran with the sandbox ended with %s", sbx_status_name(st));
+    st = sbxi_with_end(client, sandbox->name, &o.call, st, err);
+    sbx_free(sandbox);
+    return st;
 }
 
 #endif /* SBX_NO_CONTROL */
@@ -8639,8 +9387,7 @@ static const sbxi_field sbxi_result_fields[] = {
     {"exit_code", SBXI_INT, offsetof(sbx_result, exit_code)}};
 
 static const sbxi_record sbxi_result_record = {
-    "", sizeof(sbx_result), sbxi_result_fields, SBXI_COUNT(sbxi_result_fields), NULL, 0, 0, 0, NULL,
-    0};
+    sizeof(sbx_result), sbxi_result_fields, SBXI_COUNT(sbxi_result_fields), NULL, 0, 0, 0, NULL, 0};
 
 static void sbxi_run_http_json(sbx_json_writer *w, const void *from)
 {
@@ -8668,7 +9415,7 @@ static sbx_status sbxi_run_http_done(const sbx_client *client, const sbxi_exchan
     size_t count;
     sbx_result *result;
     sbx_status st =
-        sbxi_decode(client, &x->answer, &sbxi_result_record, 0, &object, &items, &count, err);
+        sbxi_decode(client, &x->answer, &sbxi_result_record, "", 0, &object, &items, &count, err);
     if (st != SBX_OK)
         return st;
     result = (sbx_result *)object;

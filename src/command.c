@@ -101,8 +101,7 @@ static const sbxi_field sbxi_result_fields[] = {
     {"exit_code", SBXI_INT, offsetof(sbx_result, exit_code)}};
 
 static const sbxi_record sbxi_result_record = {
-    "", sizeof(sbx_result), sbxi_result_fields, SBXI_COUNT(sbxi_result_fields), NULL, 0, 0, 0, NULL,
-    0};
+    sizeof(sbx_result), sbxi_result_fields, SBXI_COUNT(sbxi_result_fields), NULL, 0, 0, 0, NULL, 0};
 
 static void sbxi_run_http_json(sbx_json_writer *w, const void *from)
 {
@@ -130,7 +129,7 @@ static sbx_status sbxi_run_http_done(const sbx_client *client, const sbxi_exchan
     size_t count;
     sbx_result *result;
     sbx_status st =
-        sbxi_decode(client, &x->answer, &sbxi_result_record, 0, &object, &items, &count, err);
+        sbxi_decode(client, &x->answer, &sbxi_result_record, "", 0, &object, &items, &count, err);
     if (st != SBX_OK)
         return st;
     result = (sbx_result *)object;

@@ -10,7 +10,7 @@
    op          step, wants, wait, cancel           connection
    response    what bodies and errors mean         exchange
    request     the operation of one exchange       op, response
-   control     templates and sandboxes             request
+   control     templates, sandboxes, ..            request
    files       reading and writing files           request
    command     running commands                    request
    client      configuration, life of a client     all
@@ -36,6 +36,7 @@
 #define SBXI_MAX_ERROR_BODY 65536u          /* of an error response; the rest is ignored */
 #define SBXI_MAX_UPGRADE_BODY 16384u        /* of a refused WebSocket upgrade */
 #define SBXI_MAX_ITEMS 100000               /* in one list that the service gives */
+#define SBXI_MAX_REPLICAS 100               /* of a pool */
 #define SBXI_MAX_HEADERS 64                 /* that a caller may add */
 #define SBXI_MAX_IDLE 4                     /* idle connections in a client's pool */
 #define SBXI_STEP_MS 50                     /* in one step, however slow callbacks are */

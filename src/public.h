@@ -13,7 +13,8 @@
 
    SBX_STATIC         every function is static: the library is private to the one file that has it
    SBX_API            your own decoration of the public functions, for example a DLL export
-   SBX_NO_CONTROL     leaves out templates and the life of sandboxes; sbx_sandbox_at stays
+   SBX_NO_CONTROL     leaves out templates, volumes, pools and the life of sandboxes;
+                      sbx_sandbox_at stays
    SBX_NO_FILES       leaves out reading and writing files in a sandbox
    SBX_NO_WEBSOCKET   leaves out the WebSocket codec and command handles; sbx_run uses HTTP
    SBX_NO_ENV         never reads environment variables
@@ -392,11 +393,160 @@ SBX_API sbx_status sbx_template_list(sbx_client *client, const sbx_call *call, s
 SBX_API sbx_status sbx_template_list_start(sbx_client *client, const sbx_call *call,
                                            sbx_templates **out, sbx_op **op, sbx_error *err);
 
+typedef struct sbx_template_update_options {
+    const char *new_name; /* NULL: stays */
+    sbx_call call;
+} sbx_template_update_options;
+
+/* Renames a template and gives it as it is now; without a change, it is only got. options may be
+   NULL. SBX_E_NAME_CONFLICT if the new name is taken, SBX_E_NOT_FOUND. */
+SBX_API sbx_status sbx_template_update(sbx_client *client, const char *name,
+                                       const sbx_template_update_options *options,
+                                       sbx_template **out, sbx_error *err);
+SBX_API sbx_status sbx_template_update_start(sbx_client *client, const char *name,
+                                             const sbx_template_update_options *options,
+                                             sbx_template **out, sbx_op **op, sbx_error *err);
+
 /* Deletes a template. SBX_E_IN_USE while sandboxes or pools refer to it, SBX_E_NOT_FOUND. */
 SBX_API sbx_status sbx_template_delete(sbx_client *client, const char *name, const sbx_call *call,
                                        sbx_error *err);
 SBX_API sbx_status sbx_template_delete_start(sbx_client *client, const char *name,
                                              const sbx_call *call, sbx_op **op, sbx_error *err);
+
+/* ------------------------------------------------------------------------------------ volumes */
+
+/* A volume keeps files beyond the life of a sandbox: those made from a template that mounts it see
+   what others have left there. Free with sbx_free. */
+typedef struct sbx_volume {
+    const char *name;
+    const char *size; /* "1Gi" */
+    const char *storage_class;
+    const char *id;
+    const char *created_at;
+    const char *updated_at;
+} sbx_volume;
+
+typedef struct sbx_volumes {
+    const sbx_volume *items;
+    size_t count;
+} sbx_volumes;
+
+typedef struct sbx_volume_options {
+    const char *name;         /* required */
+    const char *size;         /* required: "1Gi" */
+    int64_t ready_timeout_ms; /* 0: 60,000; 5,000..300,000: how long provisioning may take */
+    sbx_call call;
+} sbx_volume_options;
+
+/* Creates a volume and waits until it can be used. Each attempt is limited by ready_timeout_ms + 30
+   s. Errors besides the common ones: SBX_E_CREATION with error_type "VolumeProvisioning",
+   SBX_E_RESOURCE_TIMEOUT, SBX_E_QUOTA. *out is NULL unless SBX_OK, here and below. */
+SBX_API sbx_status sbx_volume_create(sbx_client *client, const sbx_volume_options *options,
+                                     sbx_volume **out, sbx_error *err);
+SBX_API sbx_status sbx_volume_create_start(sbx_client *client, const sbx_volume_options *options,
+                                           sbx_volume **out, sbx_op **op, sbx_error *err);
+
+/* Gets one volume by its name. SBX_E_NOT_FOUND with resource_type "volume". */
+SBX_API sbx_status sbx_volume_get(sbx_client *client, const char *name, const sbx_call *call,
+                                  sbx_volume **out, sbx_error *err);
+SBX_API sbx_status sbx_volume_get_start(sbx_client *client, const char *name, const sbx_call *call,
+                                        sbx_volume **out, sbx_op **op, sbx_error *err);
+
+/* All volumes in one allocation. */
+SBX_API sbx_status sbx_volume_list(sbx_client *client, const sbx_call *call, sbx_volumes **out,
+                                   sbx_error *err);
+SBX_API sbx_status sbx_volume_list_start(sbx_client *client, const sbx_call *call,
+                                         sbx_volumes **out, sbx_op **op, sbx_error *err);
+
+typedef struct sbx_volume_update_options {
+    const char *new_name; /* NULL: stays */
+    const char *size;     /* NULL: stays. Volumes only grow */
+    sbx_call call;
+} sbx_volume_update_options;
+
+/* Renames or resizes a volume and gives it as it is now; without a change, it is only got. options
+   may be NULL. SBX_E_NAME_CONFLICT; SBX_E_VALIDATION with error_type "VolumeResize" for a size that
+   the service does not accept. */
+SBX_API sbx_status sbx_volume_update(sbx_client *client, const char *name,
+                                     const sbx_volume_update_options *options, sbx_volume **out,
+                                     sbx_error *err);
+SBX_API sbx_status sbx_volume_update_start(sbx_client *client, const char *name,
+                                           const sbx_volume_update_options *options,
+                                           sbx_volume **out, sbx_op **op, sbx_error *err);
+
+/* Deletes a volume and all that it holds. SBX_E_IN_USE while a template names it. */
+SBX_API sbx_status sbx_volume_delete(sbx_client *client, const char *name, const sbx_call *call,
+                                     sbx_error *err);
+SBX_API sbx_status sbx_volume_delete_start(sbx_client *client, const char *name,
+                                           const sbx_call *call, sbx_op **op, sbx_error *err);
+
+/* -------------------------------------------------------------------------------------- pools */
+
+/* A pool keeps sandboxes of one template started, so that sbx_sandbox_create with this template
+   returns sooner. Templates with volume mounts cannot have pools. Free with sbx_free. */
+typedef struct sbx_pool {
+    const char *name;
+    const char *template_name;
+    int replicas; /* 0: paused; SBX_NONE: the service did not say */
+    const char *id;
+    const char *created_at;
+    const char *updated_at;
+} sbx_pool;
+
+typedef struct sbx_pools {
+    const sbx_pool *items;
+    size_t count;
+} sbx_pools;
+
+typedef struct sbx_pool_options {
+    const char *name;          /* required */
+    const char *template_name; /* required */
+    int replicas;              /* required: 1..100 */
+    int64_t ready_timeout_ms;  /* 0: 30,000; 10,000..600,000: how long the sandboxes may take */
+    sbx_call call;
+} sbx_pool_options;
+
+/* Creates a pool and waits until its sandboxes are ready. Each attempt is limited by
+   ready_timeout_ms + 30 s. Errors besides the common ones: SBX_E_NOT_FOUND with resource_type
+   "template", SBX_E_VALIDATION for a template with volumes, SBX_E_ALREADY_EXISTS,
+   SBX_E_RESOURCE_TIMEOUT, SBX_E_QUOTA. */
+SBX_API sbx_status sbx_pool_create(sbx_client *client, const sbx_pool_options *options,
+                                   sbx_pool **out, sbx_error *err);
+SBX_API sbx_status sbx_pool_create_start(sbx_client *client, const sbx_pool_options *options,
+                                         sbx_pool **out, sbx_op **op, sbx_error *err);
+
+/* Gets one pool by its name. SBX_E_NOT_FOUND with resource_type "pool". */
+SBX_API sbx_status sbx_pool_get(sbx_client *client, const char *name, const sbx_call *call,
+                                sbx_pool **out, sbx_error *err);
+SBX_API sbx_status sbx_pool_get_start(sbx_client *client, const char *name, const sbx_call *call,
+                                      sbx_pool **out, sbx_op **op, sbx_error *err);
+
+/* All pools in one allocation. */
+SBX_API sbx_status sbx_pool_list(sbx_client *client, const sbx_call *call, sbx_pools **out,
+                                 sbx_error *err);
+SBX_API sbx_status sbx_pool_list_start(sbx_client *client, const sbx_call *call, sbx_pools **out,
+                                       sbx_op **op, sbx_error *err);
+
+typedef struct sbx_pool_update_options {
+    const char *new_name; /* NULL: stays */
+    int replicas;         /* 0: stays; 1..100; SBX_NONE: none, which pauses the pool */
+    sbx_call call;
+} sbx_pool_update_options;
+
+/* Renames or scales a pool and gives it as it is now; without a change, it is only got. options may
+   be NULL. SBX_E_NAME_CONFLICT, and what sbx_pool_create says of templates and time. */
+SBX_API sbx_status sbx_pool_update(sbx_client *client, const char *name,
+                                   const sbx_pool_update_options *options, sbx_pool **out,
+                                   sbx_error *err);
+SBX_API sbx_status sbx_pool_update_start(sbx_client *client, const char *name,
+                                         const sbx_pool_update_options *options, sbx_pool **out,
+                                         sbx_op **op, sbx_error *err);
+
+/* Deletes a pool and the sandboxes that wait in it; those that were taken out of it stay. */
+SBX_API sbx_status sbx_pool_delete(sbx_client *client, const char *name, const sbx_call *call,
+                                   sbx_error *err);
+SBX_API sbx_status sbx_pool_delete_start(sbx_client *client, const char *name,
+                                         const sbx_call *call, sbx_op **op, sbx_error *err);
 #endif
 
 /* ---------------------------------------------------------------------------------- sandboxes */
@@ -411,7 +561,7 @@ typedef enum sbx_state {
 
 /* A sandbox as the service described it at the time of the call, and the handle for what happens
    inside. Read it freely; free with sbx_free, which does not delete the sandbox itself. Strings are
-   never NULL; what the service did not send is "". Must not outlive its client. */
+   never NULL; what the service did not send is "" or 0. Must not outlive its client. */
 typedef struct sbx_sandbox {
     sbx_client *client;
     const char *name;
@@ -424,6 +574,12 @@ typedef struct sbx_sandbox {
     const char *snapshot_id;
     const char *created_at;
     const char *updated_at;
+    const char *stopped_at;
+    int64_t idle_ttl_ms;          /* unused for so long, it is stopped; SBX_NONE: never */
+    int64_t delete_after_stop_ms; /* stopped for so long, it is deleted; SBX_NONE: never */
+    int vcpus;
+    int64_t mem_bytes;
+    int64_t fs_capacity_bytes;
 } sbx_sandbox;
 
 /* A sandbox whose data-plane URL is already known, without asking the service. The URL must be http
@@ -446,6 +602,15 @@ typedef struct sbx_sandbox_options {
     const char *name;         /* NULL: the service chooses one */
     int no_wait;              /* 1: return at once, with state SBX_STATE_PROVISIONING */
     int64_t ready_timeout_ms; /* 0: 30,000: how long the service may take until it is ready */
+
+    /* For services without templates; 0 and NULL are not sent. */
+    int64_t idle_ttl_ms;          /* whole minutes; SBX_NONE: never stopped for being unused */
+    int64_t delete_after_stop_ms; /* whole minutes; SBX_NONE: never deleted for being stopped */
+    int vcpus;
+    int64_t mem_bytes;
+    int64_t fs_capacity_bytes;
+    const char *mount_config; /* a JSON object, passed on as it is */
+    const char *proxy_config; /* the same */
     sbx_call call;
 } sbx_sandbox_options;
 
@@ -459,6 +624,24 @@ SBX_API sbx_status sbx_sandbox_create(sbx_client *client, const sbx_sandbox_opti
 SBX_API sbx_status sbx_sandbox_create_start(sbx_client *client, const sbx_sandbox_options *options,
                                             sbx_sandbox **out, sbx_op **op, sbx_error *err);
 
+/* What sbx_with_sandbox does with the sandbox. Its status becomes that of the call; it may leave the
+   reason in err, which is never NULL. */
+typedef sbx_status (*sbx_sandbox_fn)(void *user, const sbx_sandbox *sandbox, sbx_error *err);
+
+/* Creates a sandbox, calls body with it, and deletes it, whatever body returned: the counterpart of
+   "with client.sandbox(..)" in other languages, and the way that cannot forget the deletion. Unless
+   options names the sandbox, it gets a random name, so that it is found and deleted also when the
+   answer to its creation was lost or not waited for.
+
+   Returns the error of the creation (body was not called then), else what body returned, else the
+   error of the deletion; a sandbox that is gone already is none. Where there is another error, one
+   of the deletion is added to its message. Deleting takes at most 30 s and is not cancelled by
+   options->call.cancel, so a cancelled call still cleans up; it has the headers of options->call.
+   The sandbox must not be renamed meanwhile, and the object is freed at the end. Blocks: the
+   transport must have a wait hook. options may be NULL. */
+SBX_API sbx_status sbx_with_sandbox(sbx_client *client, const sbx_sandbox_options *options,
+                                    sbx_sandbox_fn body, void *user, sbx_error *err);
+
 /* Gets one sandbox by its name. */
 SBX_API sbx_status sbx_sandbox_get(sbx_client *client, const char *name, const sbx_call *call,
                                    sbx_sandbox **out, sbx_error *err);
@@ -471,6 +654,22 @@ SBX_API sbx_status sbx_sandbox_list(sbx_client *client, const sbx_call *call, sb
                                     sbx_error *err);
 SBX_API sbx_status sbx_sandbox_list_start(sbx_client *client, const sbx_call *call,
                                           sbx_sandboxes **out, sbx_op **op, sbx_error *err);
+
+typedef struct sbx_sandbox_update_options {
+    const char *new_name;         /* NULL: stays */
+    int64_t idle_ttl_ms;          /* 0: stays; whole minutes; SBX_NONE: never */
+    int64_t delete_after_stop_ms; /* the same */
+    sbx_call call;
+} sbx_sandbox_update_options;
+
+/* Renames a sandbox, or changes how long it is kept, and gives it as it is now; without a change it
+   is only got. options may be NULL. SBX_E_NAME_CONFLICT if the new name is taken. */
+SBX_API sbx_status sbx_sandbox_update(sbx_client *client, const char *name,
+                                      const sbx_sandbox_update_options *options, sbx_sandbox **out,
+                                      sbx_error *err);
+SBX_API sbx_status sbx_sandbox_update_start(sbx_client *client, const char *name,
+                                            const sbx_sandbox_update_options *options,
+                                            sbx_sandbox **out, sbx_op **op, sbx_error *err);
 
 /* Deletes a sandbox and all that runs in it. */
 SBX_API sbx_status sbx_sandbox_delete(sbx_client *client, const char *name, const sbx_call *call,

@@ -4,6 +4,7 @@
 #include "internal.h"
 
 typedef struct sbxi_request sbxi_request;
+typedef struct sbxi_resource sbxi_resource; /* see control */
 struct sbxi_request {
     sbx_op op;
     sbxi_exchange exchange;
@@ -12,6 +13,7 @@ struct sbxi_request {
     char *body; /* that exchange.data or exchange.before points at; NULL: none */
     size_t body_size;
     sbxi_action action;
+    const sbxi_resource *resource; /* NULL: none of the control plane's */
     const char *resource_type, *operation;
     sbx_status (*done)(sbxi_request *r, void *out); /* reads a success; NULL: nothing to read */
     void *out;                                      /* where the caller wants the result */
@@ -185,7 +187,8 @@ static void sbxi_request_dispose(sbx_op *op)
 static const sbxi_op_type sbxi_request_type = {sizeof(sbxi_request), sbxi_request_step,
                                                sbxi_request_wants, sbxi_request_dispose, NULL};
 
-/* A request to base (a URL) with before, name (percent-encoded; NULL: none) and after appended.
+/* A request to base (a URL) with before, a slash and name (percent-encoded; NULL: none), and after
+   appended.
    default_ms is the limit of the whole call where call names none. */
 static sbx_status sbxi_request_new(sbx_client *client, const sbxi_op_type *type, const char *method,
                                    const char *base, const char *before, const char *name,

@@ -93,8 +93,14 @@ static sbx_status sbxi_walk_next(sbxi_walk *w, sbx_json_event *e)
 
 /* ---- structs from objects ---- */
 
-/* A const char *, an int, or a const char * with a size_t behind it. */
-typedef enum sbxi_kind { SBXI_TEXT, SBXI_INT, SBXI_BYTES } sbxi_kind;
+/* What a member becomes; what it is if it is absent. */
+typedef enum sbxi_kind {
+    SBXI_TEXT,   /* a const char *; "" */
+    SBXI_BYTES,  /* a const char * with a size_t behind it; "" */
+    SBXI_INT,    /* an int; -1 */
+    SBXI_SIZE,   /* an int64_t; 0 */
+    SBXI_SECONDS /* an int64_t in milliseconds, SBX_NONE where the service says 0; 0 */
+} sbxi_kind;
 
 /* A member of the document and where it goes. */
 typedef struct sbxi_field {
@@ -103,10 +109,8 @@ typedef struct sbxi_field {
     size_t offset;
 } sbxi_field;
 
-/* A struct to be filled: one, or as many as the list at path has. inner are items inside an item.
-   */
+/* A struct to be filled. inner are items inside it. */
 typedef struct sbxi_record {
-    const char *list; /* "sandboxes[]", or "" for a single object */
     size_t size;
     const sbxi_field *fields;
     int field_count;
@@ -116,7 +120,7 @@ typedef struct sbxi_record {
     int inner_field_count;
 } sbxi_record;
 
-/* What an absent member means: no text, the number -1. */
+/* Sets what absent members are; all of the item is zero before. */
 static void sbxi_field_defaults(char *item, const sbxi_field *fields, int count)
 {
     static const char *const empty = "";
@@ -125,7 +129,7 @@ static void sbxi_field_defaults(char *item, const sbxi_field *fields, int count)
     for (i = 0; i < count; i++) {
         if (fields[i].kind == SBXI_INT)
             memcpy(item + fields[i].offset, &none, sizeof(none));
-        else
+        else if (fields[i].kind == SBXI_TEXT || fields[i].kind == SBXI_BYTES)
             memcpy(item + fields[i].offset, &empty, sizeof(empty));
     }
 }
@@ -145,6 +149,25 @@ static sbx_status sbxi_fail_type(sbx_error *err, const char *path, const char *e
                      path, expected);
 }
 
+static sbx_status sbxi_store_number(const sbxi_walk *w, const sbx_json_event *e, char *item,
+                                    const sbxi_field *field, sbx_error *err)
+{
+    int64_t value = e->integer;
+    int small = (int)value;
+    if (e->type != SBX_JSON_INTEGER)
+        return sbxi_fail_type(err, w->path, "a whole number");
+    if (field->kind == SBXI_INT) {
+        if (small != value)
+            return sbxi_fail_type(err, w->path, "a number that fits");
+        memcpy(item + field->offset, &small, sizeof(small));
+        return SBX_OK;
+    }
+    if (field->kind == SBXI_SECONDS)
+        value = value <= 0 ? SBX_NONE : value < INT64_MAX / 1000 ? value * 1000 : INT64_MAX;
+    memcpy(item + field->offset, &value, sizeof(value));
+    return SBX_OK;
+}
+
 /* Stores a value; texts go to the block's end, which the reader uses as its scratch. */
 static sbx_status sbxi_store(sbxi_walk *w, const sbx_json_event *e, char *item,
                              const sbxi_field *field, sbx_error *err)
@@ -153,13 +176,8 @@ static sbx_status sbxi_store(sbxi_walk *w, const sbx_json_event *e, char *item,
     const char *known;
     if (e->type == SBX_JSON_NULL)
         return SBX_OK;
-    if (field->kind == SBXI_INT) {
-        int value = (int)e->integer;
-        if (e->type != SBX_JSON_INTEGER || e->integer != value)
-            return sbxi_fail_type(err, w->path, "a whole number");
-        memcpy(item + field->offset, &value, sizeof(value));
-        return SBX_OK;
-    }
+    if (field->kind != SBXI_TEXT && field->kind != SBXI_BYTES)
+        return sbxi_store_number(w, e, item, field, err);
     if (e->type != SBX_JSON_STRING)
         return sbxi_fail_type(err, w->path, "a string");
     memmove(text, e->text, e->len);
@@ -185,6 +203,7 @@ static const sbxi_field *sbxi_field_find(const sbxi_field *fields, int count, co
 /* The block while it is filled; items is NULL in the pass that only counts. */
 typedef struct sbxi_filling {
     const sbxi_record *record;
+    const char *list; /* "sandboxes[]", or "" for a single object */
     char *items, *inner;
     size_t count, inner_count;
     size_t own; /* inner items of the last item */
@@ -240,11 +259,12 @@ static char sbxi_expected(const char *known, const char *path)
     return known[len] == '.' ? '{' : known[len] == '[' ? '[' : known[len] ? 0 : '"';
 }
 
-/* The same for all that a record knows; an item of a list is 'i', an object that cannot be null. */
-static char sbxi_record_expected(const sbxi_record *r, const char *path)
+/* The same for all that is to be filled; an item of a list is 'i', an object that cannot be null. */
+static char sbxi_filling_expected(const sbxi_filling *f, const char *path)
 {
-    const char *below = sbxi_below(path, r->list), *deeper;
-    char found = sbxi_expected(r->list, path);
+    const sbxi_record *r = f->record;
+    const char *below = sbxi_below(path, f->list), *deeper;
+    char found = sbxi_expected(f->list, path);
     int i;
     if (!below || found)
         return found == '"' ? 'i' : found; /* an item of the list */
@@ -262,10 +282,10 @@ static char sbxi_record_expected(const sbxi_record *r, const char *path)
 
 /* What should stand there instead of this event; NULL: it is all right, as far as can be said here.
    */
-static const char *sbxi_record_misfit(const sbxi_record *r, const char *path,
-                                      const sbx_json_event *e)
+static const char *sbxi_filling_misfit(const sbxi_filling *f, const char *path,
+                                       const sbx_json_event *e)
 {
-    char expected = sbxi_record_expected(r, path);
+    char expected = sbxi_filling_expected(f, path);
     int container = e->type == SBX_JSON_OBJECT || e->type == SBX_JSON_ARRAY;
     if (e->depth == 0 || expected == 'i')
         return e->type == SBX_JSON_OBJECT ? NULL : "an object";
@@ -285,9 +305,9 @@ static sbx_status sbxi_filling_pass(sbxi_filling *f, sbxi_walk *w, sbx_error *er
     sbx_status st;
     f->count = f->inner_count = f->own = 0;
     while ((st = sbxi_walk_next(w, &e)) == SBX_OK) {
-        const char *path = sbxi_below(w->path, f->record->list);
+        const char *path = sbxi_below(w->path, f->list);
         const char *deeper = path && f->record->inner ? sbxi_below(path, f->record->inner) : NULL;
-        const char *misfit = sbxi_record_misfit(f->record, w->path, &e);
+        const char *misfit = sbxi_filling_misfit(f, w->path, &e);
         if (misfit)
             return sbxi_fail_type(err, *w->path ? w->path : "the body", misfit);
         if (!path)
@@ -308,10 +328,11 @@ static sbx_status sbxi_filling_pass(sbxi_filling *f, sbxi_walk *w, sbx_error *er
 }
 
 /* Makes one object of head_size bytes, the items, their inner items and all their texts, and fills
-   it from the body. *items points behind the head. A single object counts as one item. */
+   it from the body: from the objects at list ("sandboxes[]"), or from the body itself (list ""),
+   which is then the one item. *items points behind the head. */
 static sbx_status sbxi_decode(const sbx_client *client, const sbxi_buffer *body,
-                              const sbxi_record *record, size_t head_size, void **out, char **items,
-                              size_t *count, sbx_error *err)
+                              const sbxi_record *record, const char *list, size_t head_size,
+                              void **out, char **items, size_t *count, sbx_error *err)
 {
     const char *data = sbxi_buffer_len(body) ? sbxi_buffer_data(body) : "";
     size_t len = sbxi_buffer_len(body), size;
@@ -322,6 +343,7 @@ static sbx_status sbxi_decode(const sbx_client *client, const sbxi_buffer *body,
     char *block;
     memset(&filling, 0, sizeof(filling));
     filling.record = record;
+    filling.list = list;
     *out = NULL;
     sbxi_walk_init(&walk, data, len, scratch, sizeof(scratch));
     st = sbxi_filling_pass(&filling, &walk, err);
@@ -356,6 +378,7 @@ typedef enum sbxi_action {
     SBXI_GET,
     SBXI_LIST,
     SBXI_CREATE,
+    SBXI_UPDATE,
     SBXI_DELETE,
     SBXI_INSIDE, /* on the data plane */
     SBXI_UPGRADE
@@ -516,49 +539,76 @@ static sbx_status sbxi_classify_inside(sbx_error *err)
     return sbxi_classify_common(http, type);
 }
 
-/* 1 if what a sandbox was to be made from does not exist; sets the resource type to it. */
-static int sbxi_missing_origin(sbx_error *err)
-{
-    if (strcmp(err->error_type, "TemplateNotFound") == 0)
-        err->resource_type = "template";
-    else if (strcmp(err->error_type, "SnapshotNotFound") == 0)
-        err->resource_type = "snapshot";
-    else
-        return 0;
-    return 1;
-}
+/* What a status means for some calls only; the first row that fits counts. An empty resource or
+   type fits any. */
+typedef struct sbxi_meaning {
+    int http;
+    sbxi_action action;
+    const char *resource, *type;
+    sbx_status status;
+    const char *about;    /* the resource type of the error, if it is another one */
+    const char *fallback; /* the type of the error, if the service gave none */
+} sbxi_meaning;
+
+static const sbxi_meaning sbxi_meanings[] = {
+    /* What should have been used does not exist. */
+    {404, SBXI_CREATE, "sandbox", "TemplateNotFound", SBX_E_NOT_FOUND, "template", NULL},
+    {404, SBXI_CREATE, "sandbox", "SnapshotNotFound", SBX_E_NOT_FOUND, "snapshot", NULL},
+    {404, SBXI_CREATE, "template", "VolumeNotFound", SBX_E_NOT_FOUND, "volume", NULL},
+    {404, SBXI_CREATE, "pool", "TemplateNotFound", SBX_E_NOT_FOUND, "template", NULL},
+    {400, SBXI_CREATE, "pool", "TemplateNotFound", SBX_E_NOT_FOUND, "template", NULL},
+    {400, SBXI_UPDATE, "pool", "TemplateNotFound", SBX_E_NOT_FOUND, "template", NULL},
+    /* These paths always exist, so it is another service that answers. */
+    {404, SBXI_CREATE, "", "", SBX_E_API, NULL, NULL},
+    {404, SBXI_LIST, "", "", SBX_E_API, NULL, NULL},
+
+    {400, SBXI_CREATE, "pool", "ValidationError", SBX_E_VALIDATION, NULL, NULL},
+    {400, SBXI_UPDATE, "pool", "ValidationError", SBX_E_VALIDATION, NULL, NULL},
+    {400, SBXI_UPDATE, "volume", "", SBX_E_VALIDATION, NULL, "VolumeResize"},
+
+    {409, SBXI_CREATE, "", "", SBX_E_ALREADY_EXISTS, NULL, NULL},
+    {409, SBXI_UPDATE, "", "", SBX_E_NAME_CONFLICT, NULL, NULL},
+    {409, SBXI_DELETE, "", "", SBX_E_IN_USE, NULL, NULL},
+
+    {408, SBXI_CREATE, "sandbox", "", SBX_E_RESOURCE_TIMEOUT, NULL, NULL},
+    {504, SBXI_CREATE, "volume", "", SBX_E_RESOURCE_TIMEOUT, NULL, NULL},
+    {504, SBXI_CREATE, "pool", "", SBX_E_RESOURCE_TIMEOUT, NULL, NULL},
+    {504, SBXI_UPDATE, "pool", "", SBX_E_RESOURCE_TIMEOUT, NULL, NULL},
+
+    {503, SBXI_CREATE, "sandbox", "", SBX_E_CREATION, NULL, "Unschedulable"},
+    {503, SBXI_CREATE, "volume", "", SBX_E_CREATION, NULL, "VolumeProvisioning"},
+};
 
 static sbx_status sbxi_classify(sbx_error *err, sbxi_action action)
 {
-    int http = err->http_status;
-    int sandbox = strcmp(err->resource_type, "sandbox") == 0;
+    const sbxi_meaning *m = sbxi_meanings;
     if (action == SBXI_UPGRADE)
         return SBX_E_CONNECTION;
     if (action == SBXI_INSIDE)
         return sbxi_classify_inside(err);
-    if (http == 404 && action == SBXI_CREATE && sbxi_missing_origin(err))
-        return SBX_E_NOT_FOUND;
-    if (http == 404 && (action == SBXI_LIST || action == SBXI_CREATE))
-        return SBX_E_API;
-    if (http == 409 && action == SBXI_DELETE)
-        return SBX_E_IN_USE;
-    if (action == SBXI_CREATE && sandbox) {
-        if (http == 408)
-            return SBX_E_RESOURCE_TIMEOUT;
-        if (http == 422 && !sbxi_has_value_error(err))
-            return SBX_E_CREATION;
-        if (http == 503) {
-            if (!err->error_type[0])
-                sbxi_copy(err->error_type, sizeof(err->error_type), "Unschedulable", 13);
-            return SBX_E_CREATION;
-        }
+    if (err->http_status == 422 && action == SBXI_CREATE && !sbxi_has_value_error(err) &&
+        strcmp(err->resource_type, "sandbox") == 0)
+        return SBX_E_CREATION;
+    for (; m < sbxi_meanings + SBXI_COUNT(sbxi_meanings); m++) {
+        if (m->http != err->http_status || m->action != action ||
+            (*m->resource && strcmp(m->resource, err->resource_type) != 0) ||
+            (*m->type && strcmp(m->type, err->error_type) != 0))
+            continue;
+        if (m->about)
+            err->resource_type = m->about;
+        if (m->fallback && !*err->error_type)
+            sbxi_copy(err->error_type, sizeof(err->error_type), m->fallback, strlen(m->fallback));
+        return m->status;
     }
-    return sbxi_classify_common(http, err->error_type);
+    return sbxi_classify_common(err->http_status, err->error_type);
 }
 
 /* What to do about it, where there is something. */
-static const char *sbxi_advice(sbx_status status, int http)
+static const char *sbxi_advice(sbx_status status, int http, int maybe_done)
 {
+    if (maybe_done && (status == SBX_E_ALREADY_EXISTS || status == SBX_E_NAME_CONFLICT ||
+                       status == SBX_E_NOT_FOUND))
+        return "; an earlier attempt of this call, whose answer was lost, may have succeeded";
     if (status == SBX_E_AUTHENTICATION)
         return "; check the API key (sbx_config.api_key or LANGSMITH_API_KEY)";
     if (status == SBX_E_API && http == 404)
@@ -591,7 +641,8 @@ static sbx_status sbxi_service_error(const sbxi_exchange *x, sbxi_action action,
     sbxi_copy(said, sizeof(said), err->message, strlen(err->message));
     (void)sbxi_format(err->message, sizeof(err->message), "%s%sHTTP %d for %s %s%s%s",
                       *said ? said : "", *said ? " (" : "the service answered ", x->status,
-                      x->method, x->to.target, *said ? ")" : "", sbxi_advice(st, x->status));
+                      x->method, x->to.target, *said ? ")" : "",
+                      sbxi_advice(st, x->status, x->maybe_done));
     err->status = st;
     return st;
 }

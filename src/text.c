@@ -358,7 +358,7 @@ static int sbxi_parse_http_date(const char *text, size_t len, int64_t *out_ms)
 
 /* ---- hexadecimal, base64, UUID, SHA-1 ---- */
 
-#if !defined(SBX_NO_FILES) || !defined(SBX_NO_WEBSOCKET)
+#if !defined(SBX_NO_CONTROL) || !defined(SBX_NO_FILES) || !defined(SBX_NO_WEBSOCKET)
 /* Writes 2 * len digits in lower case and a final 0. */
 static void sbxi_hex(char *out, const unsigned char *in, size_t len)
 {

@@ -541,24 +541,24 @@ static void sandboxes_are_created_in_every_way(void **state)
         sbx_sandbox_options options;
         const char *body;
     } cases[] = {
-        {{"python", NULL, NULL, NULL, 0, 0, {0, NULL, NULL}},
+        {{"python", NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, {0, NULL, NULL}},
          "{\"template_name\":\"python\",\"wait_for_ready\":true,\"timeout\":30}"},
-        {{NULL, "snap-1", NULL, NULL, 0, 0, {0, NULL, NULL}},
+        {{NULL, "snap-1", NULL, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, {0, NULL, NULL}},
          "{\"snapshot_id\":\"snap-1\",\"wait_for_ready\":true,\"timeout\":30}"},
-        {{NULL, NULL, "nightly", NULL, 0, 0, {0, NULL, NULL}},
+        {{NULL, NULL, "nightly", NULL, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, {0, NULL, NULL}},
          "{\"snapshot_name\":\"nightly\",\"wait_for_ready\":true,\"timeout\":30}"},
-        {{NULL, NULL, NULL, NULL, 0, 0, {0, NULL, NULL}},
+        {{NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, {0, NULL, NULL}},
          "{\"wait_for_ready\":true,\"timeout\":30}"},
-        {{"python", NULL, NULL, "my \"box\"", 0, 90000, {0, NULL, NULL}},
+        {{"python", NULL, NULL, "my \"box\"", 0, 90000, 0, 0, 0, 0, 0, NULL, NULL, {0, NULL, NULL}},
          "{\"template_name\":\"python\",\"name\":\"my \\\"box\\\"\",\"wait_for_ready\":true,"
          "\"timeout\":90}"},
-        {{"python", NULL, NULL, NULL, 0, 1, {0, NULL, NULL}},
+        {{"python", NULL, NULL, NULL, 0, 1, 0, 0, 0, 0, 0, NULL, NULL, {0, NULL, NULL}},
          "{\"template_name\":\"python\",\"wait_for_ready\":true,\"timeout\":1}"},
-        {{"python", NULL, NULL, NULL, 0, 1001, {0, NULL, NULL}},
+        {{"python", NULL, NULL, NULL, 0, 1001, 0, 0, 0, 0, 0, NULL, NULL, {0, NULL, NULL}},
          "{\"template_name\":\"python\",\"wait_for_ready\":true,\"timeout\":2}"},
-        {{"python", NULL, NULL, NULL, 1, 0, {0, NULL, NULL}},
+        {{"python", NULL, NULL, NULL, 1, 0, 0, 0, 0, 0, 0, NULL, NULL, {0, NULL, NULL}},
          "{\"template_name\":\"python\",\"wait_for_ready\":false}"},
-        {{"python", NULL, NULL, NULL, 1, 5000, {0, NULL, NULL}},
+        {{"python", NULL, NULL, NULL, 1, 5000, 0, 0, 0, 0, 0, NULL, NULL, {0, NULL, NULL}},
          "{\"template_name\":\"python\",\"wait_for_ready\":false}"},
     };
     size_t i;
@@ -599,18 +599,37 @@ static void sandboxes_are_created_in_every_way(void **state)
 
 static void exclusive_and_wrong_sandbox_options_are_refused(void **state)
 {
-    static const sbx_sandbox_options bad[] = {
-        {"t", "s", NULL, NULL, 0, 0, {0, NULL, NULL}},
-        {"t", NULL, "n", NULL, 0, 0, {0, NULL, NULL}},
-        {NULL, "s", "n", NULL, 0, 0, {0, NULL, NULL}},
-        {"t", "s", "n", NULL, 0, 0, {0, NULL, NULL}},
-        {"", NULL, NULL, NULL, 0, 0, {0, NULL, NULL}},
-        {NULL, "", NULL, NULL, 0, 0, {0, NULL, NULL}},
-        {NULL, NULL, "", NULL, 0, 0, {0, NULL, NULL}},
-        {"t", NULL, NULL, "", 0, 0, {0, NULL, NULL}},
-        {"t", NULL, NULL, NULL, 0, -7, {0, NULL, NULL}},
-        {"t", NULL, NULL, NULL, 0, 0, {-7, NULL, NULL}},
-        {"\xff", NULL, NULL, NULL, 0, 0, {0, NULL, NULL}},
+    static const struct {
+        const char *field;
+        const char *template_name, *snapshot_id, *snapshot_name, *name;
+        int64_t ready_ms, call_ms, idle_ms, delete_ms, mem, fs;
+        int vcpus;
+        const char *mounts, *proxy;
+    } bad[] = {
+        {"template_name", "t", "s", NULL, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, NULL},
+        {"template_name", "t", NULL, "n", NULL, 0, 0, 0, 0, 0, 0, 0, NULL, NULL},
+        {"snapshot_id", NULL, "s", "n", NULL, 0, 0, 0, 0, 0, 0, 0, NULL, NULL},
+        {"template_name", "t", "s", "n", NULL, 0, 0, 0, 0, 0, 0, 0, NULL, NULL},
+        {"template_name", "", NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, NULL},
+        {"snapshot_id", NULL, "", NULL, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, NULL},
+        {"snapshot_name", NULL, NULL, "", NULL, 0, 0, 0, 0, 0, 0, 0, NULL, NULL},
+        {"name", "t", NULL, NULL, "", 0, 0, 0, 0, 0, 0, 0, NULL, NULL},
+        {"template_name", "\xff", NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, NULL},
+        {"ready_timeout_ms", "t", NULL, NULL, NULL, -7, 0, 0, 0, 0, 0, 0, NULL, NULL},
+        {"timeout_ms", "t", NULL, NULL, NULL, 0, -7, 0, 0, 0, 0, 0, NULL, NULL},
+        {"idle_ttl_ms", NULL, NULL, NULL, NULL, 0, 0, -2, 0, 0, 0, 0, NULL, NULL},
+        {"idle_ttl_ms", NULL, NULL, NULL, NULL, 0, 0, 59999, 0, 0, 0, 0, NULL, NULL},
+        {"idle_ttl_ms", NULL, NULL, NULL, NULL, 0, 0, 60001, 0, 0, 0, 0, NULL, NULL},
+        {"delete_after_stop_ms", NULL, NULL, NULL, NULL, 0, 0, 0, 90000, 0, 0, 0, NULL, NULL},
+        {"mem_bytes", NULL, NULL, NULL, NULL, 0, 0, 0, 0, -1, 0, 0, NULL, NULL},
+        {"fs_capacity_bytes", NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, -1, 0, NULL, NULL},
+        {"vcpus", NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, -1, NULL, NULL},
+        {"mount_config", NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, "", NULL},
+        {"mount_config", NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, "[]", NULL},
+        {"mount_config", NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, "{\"a\":1", NULL},
+        {"mount_config", NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, "{},\"x\":{}", NULL},
+        {"proxy_config", NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, "null"},
+        {"proxy_config", NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, "{\"a\":\"\xff\"}"},
     };
     sbx_sandbox *got;
     sbx_error err;
@@ -620,9 +639,23 @@ static void exclusive_and_wrong_sandbox_options_are_refused(void **state)
     world_init(&w);
     world_open(&w);
     for (i = 0; i < COUNT(bad); i++) {
+        sbx_sandbox_options o = sandbox_options(bad[i].template_name);
+        o.snapshot_id = bad[i].snapshot_id;
+        o.snapshot_name = bad[i].snapshot_name;
+        o.name = bad[i].name;
+        o.ready_timeout_ms = bad[i].ready_ms;
+        o.call.timeout_ms = bad[i].call_ms;
+        o.idle_ttl_ms = bad[i].idle_ms;
+        o.delete_after_stop_ms = bad[i].delete_ms;
+        o.mem_bytes = bad[i].mem;
+        o.fs_capacity_bytes = bad[i].fs;
+        o.vcpus = bad[i].vcpus;
+        o.mount_config = bad[i].mounts;
+        o.proxy_config = bad[i].proxy;
         got = (sbx_sandbox *)&w;
-        assert_status(&w, SBX_E_ARGUMENT, sbx_sandbox_create(w.client, &bad[i], &got, &err), &err);
+        assert_status(&w, SBX_E_ARGUMENT, sbx_sandbox_create(w.client, &o, &got, &err), &err);
         assert_null(got);
+        assert_says(&w, &err, bad[i].field);
     }
     assert_status(&w, SBX_E_ARGUMENT, sbx_sandbox_create(NULL, NULL, &got, &err), &err);
     assert_status(&w, SBX_E_ARGUMENT, sbx_sandbox_create(w.client, NULL, NULL, &err), &err);
