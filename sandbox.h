@@ -19,29 +19,34 @@ and include sandbox.h without the #define wherever you need the declarations. A 
     #include "sandbox_posix.h"
     #include <stdio.h>
 
+    static sbx_status body(void *user, const sbx_sandbox *sandbox, sbx_error *err)
+    {
+        sbx_result *result;
+        sbx_status status = sbx_run(sandbox, "uname -a", NULL, &result, err);
+        (void)user;
+        if (status == SBX_OK)
+            printf("%sexit code %d\n", result->out, result->exit_code);
+        sbx_free(result);
+        return status;
+    }
+
     int main(void)
     {
         sbx_config config = {0};
-        sbx_client *client = NULL;
-        sbx_sandbox *sandbox = NULL;
-        sbx_result *result = NULL;
+        sbx_client *client;
         sbx_error err;
 
         config.transport = sbx_posix(); // LANGSMITH_ENDPOINT, LANGSMITH_API_KEY
-        if (sbx_open(&config, &client, &err) == SBX_OK &&
-            sbx_sandbox_create(client, NULL, &sandbox, &err) == SBX_OK &&
-            sbx_run(sandbox, "uname -a", NULL, &result, &err) == SBX_OK)
-            printf("%sexit code %d\n", result->out, result->exit_code);
-        else
+        if (sbx_open(&config, &client, &err) == SBX_OK)
+            sbx_with_sandbox(client, NULL, body, NULL, &err);
+        if (err.status != SBX_OK)
             fprintf(stderr, "%s\n", err.message);
-
-        if (sandbox)
-            sbx_sandbox_delete(client, sandbox->name, NULL, NULL);
-        sbx_free(result);
-        sbx_free(sandbox);
         sbx_close(client);
         return err.status != SBX_OK;
     }
+
+sbx_with_sandbox makes a sandbox, calls body with it and deletes it, whatever happens. What should
+stay is made by sbx_sandbox_create and deleted by sbx_sandbox_delete.
 
 CONTENTS
 
@@ -50,7 +55,8 @@ CONTENTS
     sbx_transport           what the library needs of the world, and how to write your own
     sbx_client              configuration
     operations              deadlines, cancelling, event loops
-    templates, sandboxes    the control plane
+    templates, volumes,     the control plane: images and resources, files that persist,
+    pools, sandboxes        sandboxes kept ready, sandboxes
     commands                running them, reading their output as it comes
     files                   reading and writing them, also in constant memory
     codecs                  URL, JSON, HTTP/1.1, multipart, WebSocket, each usable alone

@@ -3,10 +3,7 @@
 #include "sandbox.h"
 #include "sandbox_posix.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
-#include <unistd.h>
+#include "example.h"
 
 static sbx_status begin(sbx_client *client, const char *name, sbx_error *err)
 {
@@ -18,7 +15,9 @@ static sbx_status begin(sbx_client *client, const char *name, sbx_error *err)
     options.name = name;
     options.no_wait = 1;
     status = sbx_sandbox_create(client, &options, &sandbox, err);
-    sbx_free(sandbox); /* its state is "provisioning": it cannot run anything yet */
+    if (status == SBX_OK)
+        printf("%s\n", sandbox->status); /* provisioning: it cannot run anything yet */
+    sbx_free(sandbox);
     return status;
 }
 
@@ -78,13 +77,13 @@ static sbx_status poll_for(sbx_client *client, const char *name, sbx_error *err)
     return status;
 }
 
-static sbx_status make_two(sbx_client *client, sbx_error *err)
+static sbx_status body(sbx_client *client, sbx_error *err)
 {
     sbx_status status;
     char first[64], second[64];
 
-    snprintf(first, sizeof(first), "first-%ld-%ld", (long)time(NULL), (long)getpid());
-    snprintf(second, sizeof(second), "second-%ld-%ld", (long)time(NULL), (long)getpid());
+    own_name(first, sizeof(first), "first");
+    own_name(second, sizeof(second), "second");
     status = begin(client, first, err);
     if (status == SBX_OK)
         status = begin(client, second, err);
@@ -100,18 +99,5 @@ static sbx_status make_two(sbx_client *client, sbx_error *err)
 
 int main(void)
 {
-    sbx_config config = {0};
-    sbx_client *client;
-    sbx_error err;
-    sbx_status status;
-
-    config.transport = sbx_posix();
-    status = sbx_open(&config, &client, &err);
-    if (status == SBX_OK) {
-        status = make_two(client, &err);
-        sbx_close(client);
-    }
-    if (status != SBX_OK)
-        fprintf(stderr, "async_creation: %s\n", err.message);
-    return status == SBX_OK ? 0 : 1;
+    return with_client(body);
 }

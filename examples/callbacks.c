@@ -3,7 +3,7 @@
 #include "sandbox.h"
 #include "sandbox_posix.h"
 
-#include "with_sandbox.h"
+#include "example.h"
 
 /* Stands for something long, such as `make build`. */
 static const char command[] = "for part in parser writer client; do\n"
@@ -22,12 +22,13 @@ static int print_output(void *user, int stream, const char *data, size_t len)
     return ferror(to); /* anything but 0 ends the call */
 }
 
-static sbx_status body(const sbx_sandbox *sandbox, sbx_error *err)
+static sbx_status in_sandbox(void *user, const sbx_sandbox *sandbox, sbx_error *err)
 {
     sbx_run_options options = {0};
     sbx_result *result;
     sbx_status status;
 
+    (void)user;
     options.timeout_ms = 600 * 1000;
     options.on_output = print_output;
     options.discard_output = 1; /* it is printed already: no need to collect it in the result too */
@@ -40,7 +41,12 @@ static sbx_status body(const sbx_sandbox *sandbox, sbx_error *err)
     return SBX_OK;
 }
 
+static sbx_status body(sbx_client *client, sbx_error *err)
+{
+    return with_sandbox(client, NULL, in_sandbox, err);
+}
+
 int main(void)
 {
-    return with_sandbox(body);
+    return with_client(body);
 }

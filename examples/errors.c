@@ -6,7 +6,7 @@
 #include "sandbox.h"
 #include "sandbox_posix.h"
 
-#include "with_sandbox.h"
+#include "example.h"
 
 #include <string.h>
 
@@ -96,9 +96,10 @@ static int nobody_listens(void)
     return sbx_status_is(err.status, SBX_E_CONNECTION);
 }
 
-static sbx_status body(const sbx_sandbox *sandbox, sbx_error *err)
+static sbx_status in_sandbox(void *user, const sbx_sandbox *sandbox, sbx_error *err)
 {
     int expected = command_takes_too_long(sandbox);
+    (void)user;
     expected &= file_is_missing(sandbox);
     expected &= sandbox_is_missing(sandbox->client);
     expected &= argument_is_wrong(sandbox->client);
@@ -109,7 +110,12 @@ static sbx_status body(const sbx_sandbox *sandbox, sbx_error *err)
     return SBX_OK;
 }
 
+static sbx_status body(sbx_client *client, sbx_error *err)
+{
+    return with_sandbox(client, NULL, in_sandbox, err);
+}
+
 int main(void)
 {
-    return with_sandbox(body);
+    return with_client(body);
 }

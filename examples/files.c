@@ -3,7 +3,7 @@
 #include "sandbox.h"
 #include "sandbox_posix.h"
 
-#include "with_sandbox.h"
+#include "example.h"
 
 #include <string.h>
 
@@ -123,9 +123,10 @@ static sbx_status streamed_file(const sbx_sandbox *sandbox, sbx_error *err)
     return status;
 }
 
-static sbx_status body(const sbx_sandbox *sandbox, sbx_error *err)
+static sbx_status in_sandbox(void *user, const sbx_sandbox *sandbox, sbx_error *err)
 {
     sbx_status status = text_file(sandbox, err);
+    (void)user;
     if (status == SBX_OK)
         status = binary_file(sandbox, err);
     if (status == SBX_OK)
@@ -133,7 +134,12 @@ static sbx_status body(const sbx_sandbox *sandbox, sbx_error *err)
     return status;
 }
 
+static sbx_status body(sbx_client *client, sbx_error *err)
+{
+    return with_sandbox(client, NULL, in_sandbox, err);
+}
+
 int main(void)
 {
-    return with_sandbox(body);
+    return with_client(body);
 }

@@ -4,7 +4,7 @@
 #include "sandbox.h"
 #include "sandbox_posix.h"
 
-#include "with_sandbox.h"
+#include "example.h"
 
 /* Stands for something long, such as `make build`. */
 static const char command[] = "echo 'building'; sleep 0.3\n"
@@ -41,12 +41,13 @@ static sbx_status follow(sbx_command *handle, sbx_error *err)
     return SBX_OK;
 }
 
-static sbx_status body(const sbx_sandbox *sandbox, sbx_error *err)
+static sbx_status in_sandbox(void *user, const sbx_sandbox *sandbox, sbx_error *err)
 {
     sbx_run_options options = {0};
     sbx_command *handle;
     sbx_status status;
 
+    (void)user;
     options.timeout_ms = 600 * 1000;
     options.call.cancel = &interrupted;
     status = sbx_command_start(sandbox, command, &options, &handle, err); /* does not wait */
@@ -57,7 +58,12 @@ static sbx_status body(const sbx_sandbox *sandbox, sbx_error *err)
     return status;
 }
 
+static sbx_status body(sbx_client *client, sbx_error *err)
+{
+    return with_sandbox(client, NULL, in_sandbox, err);
+}
+
 int main(void)
 {
-    return with_sandbox(body);
+    return with_client(body);
 }

@@ -4,8 +4,8 @@
 
    It talks to LANGSMITH_ENDPOINT with LANGSMITH_API_KEY, both from the environment.
 
-   Nothing that it made is left on the service, whatever fails: each function below undoes at its
-   end what it did at its start, and calls the next one in between. Ctrl-C is one more error. */
+   Nothing that it made is left on the service, whatever fails: sbx_with_sandbox deletes the sandbox,
+   use_template what it made itself. Ctrl-C is one more error. */
 #define SANDBOX_IMPLEMENTATION
 #include "sandbox.h"
 #include "sandbox_posix.h"
@@ -24,12 +24,13 @@ static void on_interrupt(int signal_number)
     sbx_cancel_set(client, &cancel);
 }
 
-static sbx_status run_command(const sbx_sandbox *sandbox, sbx_error *err)
+static sbx_status run_command(void *user, const sbx_sandbox *sandbox, sbx_error *err)
 {
     sbx_run_options options = {0};
     sbx_result *result;
     sbx_status status;
 
+    (void)user;
     options.call.cancel = &cancel;
     status = sbx_run(sandbox, "python3 -c 'print(2 + 2)'", &options, &result, err);
     if (status == SBX_OK) {
@@ -41,22 +42,13 @@ static sbx_status run_command(const sbx_sandbox *sandbox, sbx_error *err)
 }
 
 /* template_name NULL is the service's default. */
-static sbx_status use_sandbox(const char *template_name, const char *name, sbx_error *err)
+static sbx_status use_sandbox(const char *template_name, sbx_error *err)
 {
     sbx_sandbox_options options = {0};
-    sbx_sandbox *sandbox = NULL;
-    sbx_status status, deleted;
 
     options.template_name = template_name;
-    options.name = name;
     options.call.cancel = &cancel;
-    status = sbx_sandbox_create(client, &options, &sandbox, err);
-    if (status == SBX_OK)
-        status = run_command(sandbox, err);
-    /* Also after a failure: when only the answer got lost, the sandbox exists. */
-    deleted = sbx_sandbox_delete(client, name, NULL, status == SBX_OK ? err : NULL);
-    sbx_free(sandbox);
-    return status == SBX_OK ? deleted : status;
+    return sbx_with_sandbox(client, &options, run_command, NULL, err);
 }
 
 static sbx_status use_template(const char *name, sbx_error *err)
@@ -70,9 +62,9 @@ static sbx_status use_template(const char *name, sbx_error *err)
     options.call.cancel = &cancel;
     status = sbx_template_create(client, &options, &made, err);
     if (status != SBX_OK && err->http_status == 404) /* a service without templates */
-        return use_sandbox(NULL, name, err);
+        return use_sandbox(NULL, err);
     if (status == SBX_OK)
-        status = use_sandbox(name, name, err);
+        status = use_sandbox(name, err);
     deleted = sbx_template_delete(client, name, NULL, status == SBX_OK ? err : NULL);
     sbx_free(made);
     return status == SBX_OK ? deleted : status;

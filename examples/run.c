@@ -3,7 +3,7 @@
 #include "sandbox.h"
 #include "sandbox_posix.h"
 
-#include "with_sandbox.h"
+#include "example.h"
 
 static sbx_status say_hello(const sbx_sandbox *sandbox, sbx_error *err)
 {
@@ -52,9 +52,10 @@ static sbx_status with_options(const sbx_sandbox *sandbox, sbx_error *err)
     return SBX_OK;
 }
 
-static sbx_status body(const sbx_sandbox *sandbox, sbx_error *err)
+static sbx_status in_sandbox(void *user, const sbx_sandbox *sandbox, sbx_error *err)
 {
     sbx_status status = say_hello(sandbox, err);
+    (void)user;
     if (status == SBX_OK)
         status = fail(sandbox, err);
     if (status == SBX_OK)
@@ -62,7 +63,12 @@ static sbx_status body(const sbx_sandbox *sandbox, sbx_error *err)
     return status;
 }
 
+static sbx_status body(sbx_client *client, sbx_error *err)
+{
+    return with_sandbox(client, NULL, in_sandbox, err);
+}
+
 int main(void)
 {
-    return with_sandbox(body);
+    return with_client(body);
 }

@@ -77,16 +77,16 @@ EXAMPLES = {
                          r"command 2: once\ncommand 1: tick\n)command 1: tick\ncommand 3: last\n)"
                          r"command 1 ended with exit code 0\ncommand 2 ended with exit code 0\n"
                          r"command 3 ended with exit code 7\n"),
-    "list": prints("list", r"example-\S+ is ready\nours is in the list\nStill running!\n"),
+    "reuse": prints("reuse", r"sandbox-\w+\nin the list: ready\nStill running!\nrenamed: true\n"),
     "errors": prints("errors",
                      r"Command timed out: .+\nfile not found: .+\nsandbox not found: .+\n"
                      r"Wrong argument name: .+\nConnection error: .+\n"),
     "templates": prints("templates",
-                        r"image python:3\.12-slim, cpu 1, memory 1Gi\nit is in the list\n"
-                        r"a sandbox was made from it: true\n"
-                        r"it cannot be deleted: it is in use\ndeleted\n"),
+                        r"Python 3\.\d+\.\d+\nin the list\n"
+                        r"image python:3\.12-slim, cpu 1, memory 1Gi\n"
+                        r"in use: it cannot be deleted\ndeleted\n"),
     "own_transport": prints("own_transport", r"hello\n"),
-    "async_creation": prints("async_creation", r"ready: hello\nready: hello\n"),
+    "async_creation": prints("async_creation", r"(provisioning\n){2}(ready: hello\n){2}"),
 }
 
 
@@ -133,8 +133,10 @@ def interrupted_creation_is_undone():
         out, err = finish(process)
         name = service.document("POST", "/boxes")["name"]
         expect(process.returncode == 1, f"exit code {process.returncode}: {out}{err}")
+        template = service.document("POST", "/templates")["name"]
         expect(service.requests[2:] == [("DELETE", f"/boxes/{name}"),
-                                        ("DELETE", f"/templates/{name}")], f"{service.requests}")
+                                        ("DELETE", f"/templates/{template}")],
+               f"{service.requests}")
 
 
 def quickstart_deletes_after_each_failure():
@@ -154,9 +156,9 @@ def quickstart_deletes_after_each_failure():
             expect(process.returncode == 1 and out == "",
                    f"{steps[failing]}: {process.returncode} {out}{err}")
             expect("the moon is full" in err, f"{steps[failing]}: on stderr it printed {err!r}")
-            name = service.document("POST", "/templates")["name"]
+            template = service.document("POST", "/templates")["name"]
             deleted = [path for method, path in service.requests if method == "DELETE"]
-            wanted = [f"/boxes/{name}", f"/templates/{name}"][1 if failing == 0 else 0:]
+            wanted = (["/boxes/s"] if failing == 2 else []) + [f"/templates/{template}"]
             expect(deleted == wanted, f"{steps[failing]}: deleted {deleted}")
 
 
@@ -172,10 +174,9 @@ def quickstart_works_without_templates():
         service.otherwise = Answer(204)
         process = start("quickstart", service)
         out, err = finish(process)
-        name = service.document("POST", "/boxes")["name"]
         expect(process.returncode == 0 and re.fullmatch(QUICKSTART, out), f"{out}{err}")
         expect("template_name" not in service.document("POST", "/boxes"), "it asked for a template")
-        expect(("DELETE", f"/boxes/{name}") in service.requests, "the sandbox is left")
+        expect(("DELETE", "/boxes/s") in service.requests, "the sandbox is left")
 
 
 def main():
