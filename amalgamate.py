@@ -26,7 +26,7 @@ IMPLEMENTATION = [
     "base.c", "buffer.c", "text.c", "number.c",
     "json.c", "url.c", "http1.c", "websocket.c", "multipart.c",
     "connection.c", "exchange.c", "op.c", "response.c", "request.c",
-    "control.c", "files.c", "command.c",
+    "control.c", "files.c", "input.c", "command.c",
     "client.c",
 ]
 

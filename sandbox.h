@@ -319,7 +319,7 @@ struct sbx_stream {
 
 /* Kept by reference: must outlive its clients. Hooks marked "optional" may be NULL. `state` is what
    open gave, or user where open is NULL. A client calls its hooks from its own thread, except
-   wakeup, which any thread and any signal handler may call. */
+   wakeup, which any thread and any signal handler may call, and lock and unlock, for any thread. */
 typedef struct sbx_transport {
     void *user;
 
@@ -354,6 +354,11 @@ typedef struct sbx_transport {
 
     /* Fills buf from a cryptographically secure source, or fails with SBX_E_ENTROPY. */
     sbx_status (*entropy)(void *state, void *buf, size_t len);
+
+    /* Optional, both or none: a mutex, held for moments only. Without it, what takes input for a
+       command must be called by the client's own thread. */
+    void (*lock)(void *state);
+    void (*unlock)(void *state);
 } sbx_transport;
 
 /* Memory from where you want it. resize(user, NULL, 0, n) allocates, resize(user, p, old, n) moves
@@ -458,7 +463,7 @@ SBX_API int sbx_op_wants(sbx_op *op, sbx_item *items, int cap, int64_t *timeout_
    timeout_ms have passed (SBX_AGAIN: the operation goes on when you call again). */
 SBX_API sbx_status sbx_op_wait(sbx_op *op, int64_t timeout_ms, sbx_error *err);
 
-/* The same for n (at most 64) operations of one client: waits until at least one of them is done.
+/* The same for n (at most 1,024) operations of one client: waits until at least one of them is done.
    Finished ones count, so take them out of the array. SBX_OK: at least one is done; SBX_AGAIN: the
    time is up; SBX_E_ARGUMENT or what the transport's wait says. */
 SBX_API sbx_status sbx_wait(sbx_op *const *ops, int n, int64_t timeout_ms, sbx_error *err);
@@ -763,7 +768,7 @@ SBX_API sbx_status sbx_sandbox_create(sbx_client *client, const sbx_sandbox_opti
 SBX_API sbx_status sbx_sandbox_create_start(sbx_client *client, const sbx_sandbox_options *options,
                                             sbx_sandbox **out, sbx_op **op, sbx_error *err);
 
-/* What sbx_with_sandbox does with the sandbox. Its status becomes that of the call; it may leave the
+/* What sbx_with_sandbox does with the sandbox. Its status is that of the call; it may leave the
    reason in err, which is never NULL. */
 typedef sbx_status (*sbx_sandbox_fn)(void *user, const sbx_sandbox *sandbox, sbx_error *err);
 
@@ -866,7 +871,8 @@ typedef struct sbx_run_options {
     */
     int64_t ttl_ms;          /* 0: 600,000: kept after its end, to be reattached; SBX_NONE */
     int kill_on_disconnect;  /* 1: kill it as soon as the last client is gone */
-    int pty;                 /* 1: a pseudo-terminal; all output is then SBX_STDOUT */
+    int input;               /* 1: stdin is open for sbx_command_input; 0: at its end at once */
+    int pty;                 /* 1: a pseudo-terminal, with input; all output is then SBX_STDOUT */
     sbx_output_fn on_output; /* NULL: none */
     void *user;              /* first argument of on_output */
     int discard_output;      /* 1: the result holds no output, only on_output sees it */
@@ -877,8 +883,9 @@ typedef struct sbx_run_options {
 
 /* Free with sbx_free. out and err are NUL-terminated and may hold NULs before; they are never NULL.
    What a reconnect could not bring back, because the service had already forgotten it, is counted
-   in the two lost members. exit_code is the service's: a command killed by a signal has mostly 128
-   plus its number, or the number as a negative one. */
+   in the first two lost members; input_lost says of how many bytes of input it is unknown whether
+   they arrived. exit_code is the service's: a command killed by a signal has mostly 128 plus its
+   number, or the number as a negative one. */
 typedef struct sbx_result {
     int exit_code;
     const char *out;
@@ -887,6 +894,7 @@ typedef struct sbx_result {
     size_t err_len;
     uint64_t out_lost;
     uint64_t err_lost;
+    uint64_t input_lost;
 } sbx_result;
 
 /* Runs command by the shell and waits for its end. A non-zero exit code is SBX_OK: look at
@@ -930,6 +938,64 @@ SBX_API sbx_status sbx_command_next(sbx_command *command, sbx_chunk *chunk, int6
 /* Reads on to the end and gives the exit code with all output since the start, also what next has
    given before, unless discard_output is 1. Once only: a second call is SBX_E_ARGUMENT. */
 SBX_API sbx_status sbx_command_result(sbx_command *command, sbx_result **out, sbx_error *err);
+
+/* Has the service kill the command's processes (SIGKILL). Returns at once; for any thread and any
+   signal handler, as long as the command is not freed meanwhile. It is sent by the next step, or
+   call of sbx_command_next or _result, which then give what output and exit code still come; if
+   the service does not tell the end within 2 s, they end with SBX_E_CANCELLED. A lost connection is
+   not repaired any more, unless the kill has still to be sent. sbx_command_free sends a kill that
+   was not sent yet as far as that goes without waiting. */
+SBX_API void sbx_command_kill(sbx_command *command);
+
+/* Takes len bytes of UTF-8 for the command's stdin, which are sent in order by later steps; a
+   character may be divided between two calls. SBX_OK: all are taken, and copied. SBX_AGAIN: there
+   is no room, nothing is taken; call again when some were sent. SBX_E_ARGUMENT: no UTF-8, more than
+   SBX_INPUT_MAX bytes, or options.input was not 1; SBX_E_OPERATION: stdin is closed, or the command
+   has ended. Never blocks. For any thread if the transport has lock, while the owner waits.
+
+   Input is never sent twice. If the connection breaks, the command goes on and so does what was not
+   sent yet; if it is unknown whether some bytes have arrived, the command fails with
+   SBX_E_CONNECTION, since nobody could say how its input continues. With a pty, where somebody sees
+   what arrived, they are counted in sbx_result.input_lost instead. */
+#define SBX_INPUT_MAX 65536
+SBX_API sbx_status sbx_command_input(sbx_command *command, const void *data, size_t len,
+                                     sbx_error *err);
+
+/* Ends stdin behind the input so far. For a pty that means nothing: send "\x04", as Ctrl-D does.
+   Statuses and threads as for sbx_command_input. */
+SBX_API sbx_status sbx_command_close_input(sbx_command *command, sbx_error *err);
+
+/* Sets the size of the pseudo-terminal, 1..65535 each; the last call counts, also after a
+   reconnect. SBX_E_ARGUMENT without pty. Threads as for sbx_command_input. */
+SBX_API sbx_status sbx_command_resize(sbx_command *command, int columns, int rows, sbx_error *err);
+
+typedef struct sbx_attach_options {
+    uint64_t out_offset, err_offset; /* where to go on; 0: from the first byte that is kept */
+    int input;                       /* 1: for sbx_command_input; the command must have it open */
+    int pty;                         /* 1: it was started with a pty */
+    sbx_output_fn on_output;         /* these as in sbx_run_options */
+    void *user;
+    int discard_output;
+    size_t max_output;
+    sbx_call call; /* timeout_ms 0: connecting may take 120 s in all, after it there is no limit */
+} sbx_attach_options;
+
+/* A handle for a command that was started before, here or elsewhere, by its id. Never blocks, as
+   sbx_command_start. options may be NULL. Where the service does not know the command any more, the
+   calls on the handle fail with SBX_E_OPERATION, operation "reconnect" and error_type
+   "CommandNotFound" or "SessionExpired". */
+SBX_API sbx_status sbx_command_attach(const sbx_sandbox *sandbox, const char *id,
+                                      const sbx_attach_options *options, sbx_command **out,
+                                      sbx_error *err);
+
+/* Gives the connection up, if there is one, and attaches again where the output stopped, with new
+   time limits: also after the handle has failed. Not needed after a lost connection, which is
+   repaired by itself. Never blocks. SBX_E_ARGUMENT: the command has ended. */
+SBX_API sbx_status sbx_command_reconnect(sbx_command *command, sbx_error *err);
+
+/* How many bytes of a stream (SBX_STDOUT or SBX_STDERR) there were up to now: for attaching at that
+   place later. 0 for another stream. */
+SBX_API uint64_t sbx_command_offset(const sbx_command *command, int stream);
 
 /* The id by which the service knows the command. Never NULL, valid until the handle is freed. */
 SBX_API const char *sbx_command_id(const sbx_command *command);
@@ -1415,7 +1481,8 @@ SBX_API void sbx_ws_accept(const char *key, size_t len, char out[29]);
    request     the operation of one exchange       op, response
    control     templates, sandboxes, ..            request
    files       reading and writing files           request
-   command     running commands                    request
+   input       bytes for a command's stdin         op
+   command     running commands                    request, input
    client      configuration, life of a client     all
 
    Private names start with sbxi_ or SBXI_. Times are int64_t milliseconds. */
@@ -1442,7 +1509,7 @@ SBX_API void sbx_ws_accept(const char *key, size_t len, char out[29]);
 #define SBXI_MAX_HEADERS 64                 /* that a caller may add */
 #define SBXI_MAX_IDLE 4                     /* idle connections in a client's pool */
 #define SBXI_STEP_MS 50                     /* in one step, however slow callbacks are */
-#define SBXI_MAX_WAIT 64                    /* operations in one sbx_wait */
+#define SBXI_MAX_WAIT 1024                  /* operations in one sbx_wait */
 
 #define SBXI_FOREVER INT64_MAX /* a point in time that never comes */
 #define SBXI_COUNT(array) ((int)(sizeof(array) / sizeof(*(array))))
@@ -1511,6 +1578,7 @@ typedef struct sbxi_op_type {
     int (*wants)(sbx_op *op, sbx_item *items, int cap, int64_t *wake);
     void (*dispose)(sbx_op *op);
     int (*pending)(const sbx_op *op); /* 1: the caller has something to fetch. NULL: never */
+    void (*over)(sbx_op *op);         /* it has ended, in whatever way. NULL: does not matter */
 } sbxi_op_type;
 
 struct sbx_op {
@@ -6873,6 +6941,17 @@ static int sbxi_flag_get(volatile int *flag)
 #endif
 }
 
+#ifndef SBX_NO_WEBSOCKET
+static void sbxi_flag_clear(volatile int *flag)
+{
+#if defined(__GNUC__)
+    __atomic_store_n(flag, 0, __ATOMIC_RELEASE);
+#else
+    *flag = 0;
+#endif
+}
+#endif
+
 static void sbxi_wakeup(const sbx_client *client)
 {
     if (client->transport->wakeup)
@@ -6955,6 +7034,8 @@ static sbx_status sbxi_op_advance(sbx_op *op)
     if (st < 0)
         sbxi_error_redact(&op->error, op->client->api_key);
     op->status = st;
+    if (st != SBX_AGAIN && op->type->over)
+        op->type->over(op);
     return st;
 }
 
@@ -6997,13 +7078,13 @@ SBX_API int sbx_op_wants(sbx_op *op, sbx_item *items, int cap, int64_t *timeout_
     return n;
 }
 
-/* Steps n operations until one is over or the time is up. */
-static sbx_status sbxi_wait_any(sbx_op *const *ops, int n, int64_t timeout_ms, sbx_error *err)
+/* Steps n operations until one is over or the time is up. items has room for what all want. */
+static sbx_status sbxi_wait_loop(sbx_op *const *ops, int n, sbx_item *items, int64_t timeout_ms,
+                                 sbx_error *err)
 {
     sbx_client *client = ops[0]->client;
     int64_t end = sbxi_after(sbxi_now(client), timeout_ms);
     for (;;) {
-        sbx_item items[SBXI_MAX_WAIT * SBX_ITEMS];
         int64_t sleep_ms, least;
         int i, count = 0;
         sbx_status st;
@@ -7029,6 +7110,22 @@ static sbx_status sbxi_wait_any(sbx_op *const *ops, int n, int64_t timeout_ms, s
     }
 }
 
+static sbx_status sbxi_wait_any(sbx_op *const *ops, int n, int64_t timeout_ms, sbx_error *err)
+{
+    const sbx_allocator *memory = &ops[0]->client->memory;
+    sbx_item few[4 * SBX_ITEMS], *many;
+    size_t size = (size_t)n * SBX_ITEMS * sizeof(*many);
+    sbx_status st;
+    if (size <= sizeof(few))
+        return sbxi_wait_loop(ops, n, few, timeout_ms, err);
+    many = (sbx_item *)sbxi_alloc(memory, size);
+    if (!many)
+        return sbxi_fail_memory(err);
+    st = sbxi_wait_loop(ops, n, many, timeout_ms, err);
+    sbxi_release(memory, many, size);
+    return st;
+}
+
 SBX_API sbx_status sbx_op_wait(sbx_op *op, int64_t timeout_ms, sbx_error *err)
 {
     if (!op)
@@ -7043,7 +7140,7 @@ SBX_API sbx_status sbx_wait(sbx_op *const *ops, int n, int64_t timeout_ms, sbx_e
     sbx_status st;
     int i;
     if (!ops || n < 1 || n > SBXI_MAX_WAIT)
-        return sbxi_fail_argument(err, "ops", "must be 1 to 64 operations");
+        return sbxi_fail_argument(err, "ops", "must be 1 to 1,024 operations");
     if (timeout_ms < SBX_NONE)
         return sbxi_fail_argument(err, "timeout_ms", "must be SBX_NONE, 0 or positive");
     for (i = 0; i < n; i++)
@@ -7917,8 +8014,8 @@ static void sbxi_request_dispose(sbx_op *op)
     sbxi_release(memory, r->headers, r->headers_size);
 }
 
-static const sbxi_op_type sbxi_request_type = {sizeof(sbxi_request), sbxi_request_step,
-                                               sbxi_request_wants, sbxi_request_dispose, NULL};
+static const sbxi_op_type sbxi_request_type = {
+    sizeof(sbxi_request), sbxi_request_step, sbxi_request_wants, sbxi_request_dispose, NULL, NULL};
 
 /* A request to base (a URL) with before, a slash and name (percent-encoded; NULL: none), and after
    appended.
@@ -8954,8 +9051,8 @@ static sbx_status sbxi_waiting_step(sbx_op *op)
     return st;
 }
 
-static const sbxi_op_type sbxi_waiting_type = {sizeof(sbxi_waiting), sbxi_waiting_step,
-                                               sbxi_request_wants, sbxi_request_dispose, NULL};
+static const sbxi_op_type sbxi_waiting_type = {
+    sizeof(sbxi_waiting), sbxi_waiting_step, sbxi_request_wants, sbxi_request_dispose, NULL, NULL};
 
 SBX_API sbx_status sbx_sandbox_wait_start(sbx_client *client, const char *name,
                                           const sbx_wait_options *options, sbx_sandbox **out,
@@ -9289,6 +9386,295 @@ SBX_API sbx_status sbx_read_to(const sbx_sandbox *sandbox, const char *path, sbx
 
 #endif /* SBX_NO_FILES */
 
+/* ==== src/input.c ============================================================================= */
+
+/* input: the bytes for a command's stdin, from the caller's call until the service has read them.
+
+   Promises: keeps the order; sends nothing twice; knows at any time how many bytes were sent of
+   which it is not known whether they have arrived. The service does not acknowledge input, but a
+   WebSocket's messages are read in order: once it answers a ping, it has read what was sent before.
+   So a ping goes with every piece, and holds the number of bytes up to there.
+
+   What callers of other threads use is under the transport's lock: everything up to the step's own
+   part below. May call op. */
+
+#ifndef SBX_NO_WEBSOCKET
+
+#define SBXI_INPUT_PIECE 16384 /* in one message */
+
+typedef enum sbxi_closing {
+    SBXI_OPEN,
+    SBXI_CLOSE_ASKED,
+    SBXI_CLOSE_SENT,
+    SBXI_CLOSE_READ /* by the service */
+} sbxi_closing;
+
+typedef struct sbxi_input {
+    sbx_client *client;
+    volatile int news; /* 1: the step should have a look */
+    /* Under the lock. */
+    char *queue; /* of SBX_INPUT_MAX bytes that were not sent; NULL: there is no input */
+    size_t len;
+    sbx_utf8 utf8; /* of all that was taken */
+    sbxi_closing closing;
+    int ended;               /* nothing will be sent any more */
+    int columns, rows, size; /* size: 1 if it is to be sent */
+    /* The step's own. */
+    size_t framed;       /* so many bytes at the queue's start are in a message that has not left */
+    uint64_t frame_end;  /* see sbxi_input_left */
+    uint64_t sent, read; /* bytes that have left; that the service has read */
+    uint64_t lost;
+    int waiting; /* there was something to send that could not be sent yet */
+} sbxi_input;
+
+static void sbxi_input_lock(const sbxi_input *in)
+{
+    if (in->client->transport->lock)
+        in->client->transport->lock(in->client->state);
+}
+
+static void sbxi_input_unlock(const sbxi_input *in)
+{
+    if (in->client->transport->unlock)
+        in->client->transport->unlock(in->client->state);
+}
+
+/* ---- for callers ---- */
+
+static sbx_status sbxi_input_init(sbxi_input *in, sbx_client *client, int wanted, sbx_error *err)
+{
+    in->client = client;
+    if (!wanted)
+        return SBX_OK;
+    in->queue = (char *)sbxi_alloc(&client->memory, SBX_INPUT_MAX);
+    return in->queue ? SBX_OK : sbxi_fail_memory(err);
+}
+
+static void sbxi_input_free(sbxi_input *in)
+{
+    if (in->queue) {
+        sbxi_wipe(in->queue, SBX_INPUT_MAX); /* it may have been a password */
+        sbxi_release(&in->client->memory, in->queue, SBX_INPUT_MAX);
+    }
+}
+
+static void sbxi_input_tell(sbxi_input *in)
+{
+    sbxi_flag_set(&in->news);
+    sbxi_wakeup(in->client);
+}
+
+/* Whether anything can be taken; the lock is held. */
+static sbx_status sbxi_input_check(const sbxi_input *in, sbx_error *err)
+{
+    sbx_status st;
+    if (in->closing == SBXI_OPEN && !in->ended)
+        return SBX_OK;
+    st = sbxi_fail(err, SBX_E_OPERATION,
+                   in->ended ? "the command takes no input: it has ended"
+                             : "the command's stdin was closed before");
+    if (err)
+        err->operation = "command";
+    return st;
+}
+
+static sbx_status sbxi_input_put(sbxi_input *in, const char *data, size_t len, sbx_error *err)
+{
+    sbx_utf8 utf8;
+    sbx_status st;
+    sbxi_input_lock(in);
+    st = sbxi_input_check(in, err);
+    if (st == SBX_OK && len > SBX_INPUT_MAX - in->len)
+        st = SBX_AGAIN;
+    utf8 = in->utf8;
+    if (st == SBX_OK && !sbx_utf8_check(&utf8, data, len))
+        st = sbxi_fail_argument(err, "data", "must be UTF-8");
+    if (st == SBX_OK && len) {
+        memcpy(in->queue + in->len, data, len);
+        in->len += len;
+        in->utf8 = utf8;
+    }
+    sbxi_input_unlock(in);
+    if (st == SBX_OK)
+        sbxi_input_tell(in);
+    return st;
+}
+
+static sbx_status sbxi_input_close(sbxi_input *in, sbx_error *err)
+{
+    sbx_status st;
+    sbxi_input_lock(in);
+    st = sbxi_input_check(in, err);
+    if (st == SBX_OK && in->utf8.state != 0)
+        st = sbxi_fail_argument(err, "data", "ended within a character: no UTF-8");
+    if (st == SBX_OK)
+        in->closing = SBXI_CLOSE_ASKED;
+    sbxi_input_unlock(in);
+    if (st == SBX_OK)
+        sbxi_input_tell(in);
+    return st;
+}
+
+static void sbxi_input_resize(sbxi_input *in, int columns, int rows)
+{
+    sbxi_input_lock(in);
+    in->columns = columns;
+    in->rows = rows;
+    in->size = 1;
+    sbxi_input_unlock(in);
+    sbxi_input_tell(in);
+}
+
+/* The command has ended, or (0) goes on after all. */
+static void sbxi_input_end(sbxi_input *in, int ended)
+{
+    sbxi_input_lock(in);
+    in->ended = ended;
+    sbxi_input_unlock(in);
+}
+
+/* ---- for the step ---- */
+
+typedef enum sbxi_input_message {
+    SBXI_INPUT_NONE,
+    SBXI_INPUT_DATA,
+    SBXI_INPUT_CLOSE,
+    SBXI_INPUT_SIZE
+} sbxi_input_message;
+
+/* The bytes at the queue's start that make the next message: whole characters. */
+static size_t sbxi_input_whole(const sbxi_input *in)
+{
+    size_t n = in->len;
+    if (n > SBXI_INPUT_PIECE)
+        return sbxi_cut(in->queue, SBXI_INPUT_PIECE);
+    if (in->utf8.state != 0) /* the end of a character is to come */
+        do
+            n--;
+        while (((unsigned char)in->queue[n] & 0xc0) == 0x80);
+    return n;
+}
+
+/* Writes the next message to w, if there is one that can be sent now. */
+static sbxi_input_message sbxi_input_next(sbxi_input *in, sbx_json_writer *w)
+{
+    sbxi_input_message kind = SBXI_INPUT_NONE;
+    size_t n;
+    sbxi_input_lock(in);
+    n = in->queue ? sbxi_input_whole(in) : 0;
+    sbx_json_begin_object(w);
+    sbx_json_key(w, "type");
+    if (in->size) {
+        kind = SBXI_INPUT_SIZE;
+        in->size = 0;
+        sbx_json_string(w, "resize", 6);
+        sbx_json_key(w, "cols");
+        sbx_json_integer(w, in->columns);
+        sbx_json_key(w, "rows");
+        sbx_json_integer(w, in->rows);
+    } else if (in->framed) {
+        n = 0; /* first that message has to leave */
+    } else if (n && in->sent - in->read < SBX_INPUT_MAX) {
+        kind = SBXI_INPUT_DATA;
+        in->framed = n;
+        sbx_json_string(w, "input", 5);
+        sbx_json_key(w, "data");
+        sbx_json_string(w, in->queue, n);
+    } else if (!in->len && in->closing == SBXI_CLOSE_ASKED) {
+        kind = SBXI_INPUT_CLOSE;
+        in->closing = SBXI_CLOSE_SENT;
+        sbx_json_string(w, "close_stdin", 11);
+    }
+    in->waiting = (in->queue && sbxi_input_whole(in) > in->framed) || in->framed || in->size ||
+                  in->closing == SBXI_CLOSE_ASKED;
+    sbx_json_end_object(w);
+    sbxi_input_unlock(in);
+    return kind;
+}
+
+/* 1 if it is worth asking for the next message. */
+static int sbxi_input_ready(sbxi_input *in)
+{
+    return sbxi_flag_get(&in->news) ||
+           (in->waiting && !in->framed && in->sent - in->read < SBX_INPUT_MAX);
+}
+
+/* The largest message: each byte may take six ("\\u0001"). */
+#define SBXI_INPUT_MESSAGE (6 * SBXI_INPUT_PIECE + 64)
+
+/* What the ping behind the newest message holds: how many bytes went before, and if that was all. */
+#define SBXI_INPUT_PING 9
+static void sbxi_input_ping(const sbxi_input *in, unsigned char out[SBXI_INPUT_PING])
+{
+    uint64_t n = in->sent + in->framed;
+    int i;
+    for (i = 0; i < 8; i++)
+        out[i] = (unsigned char)(n >> (56 - 8 * i) & 0xff);
+    sbxi_input_lock(in);
+    out[8] = in->closing == SBXI_CLOSE_SENT;
+    sbxi_input_unlock(in);
+}
+
+/* A pong came: the service has read what its ping names. */
+static void sbxi_input_pong(sbxi_input *in, const char *data, size_t len)
+{
+    uint64_t n = 0;
+    size_t i;
+    if (len != SBXI_INPUT_PING)
+        return;
+    for (i = 0; i < 8; i++)
+        n = n << 8 | (unsigned char)data[i];
+    if (n > in->read && n <= in->sent)
+        in->read = n;
+    sbxi_input_lock(in);
+    if (data[8] && n == in->sent && in->closing == SBXI_CLOSE_SENT)
+        in->closing = SBXI_CLOSE_READ;
+    sbxi_input_unlock(in);
+}
+
+/* The connection has written so many bytes in all. When the message with input has left, its bytes
+   are out of our hands. */
+static void sbxi_input_left(sbxi_input *in, uint64_t written)
+{
+    if (!in->framed || written < in->frame_end)
+        return;
+    sbxi_input_lock(in);
+    memmove(in->queue, in->queue + in->framed, in->len - in->framed);
+    in->len -= in->framed;
+    sbxi_input_unlock(in);
+    in->sent += in->framed;
+    in->framed = 0;
+}
+
+/* How many bytes were sent of which it is not known whether the service has read them. */
+static uint64_t sbxi_input_doubt(const sbxi_input *in)
+{
+    return in->sent - in->read;
+}
+
+/* 1: the service has not read all that it could have read, as a command does that lets its input
+   wait. */
+static int sbxi_input_stuck(const sbxi_input *in)
+{
+    return in->framed || in->sent != in->read;
+}
+
+/* The connection is lost. What did not leave, and what may be said twice, is for the next one. */
+static void sbxi_input_lost(sbxi_input *in)
+{
+    in->framed = 0;
+    in->lost += in->sent - in->read;
+    in->read = in->sent;
+    sbxi_input_lock(in);
+    if (in->closing == SBXI_CLOSE_SENT)
+        in->closing = SBXI_CLOSE_ASKED;
+    in->size = in->columns > 0;
+    sbxi_input_unlock(in);
+    sbxi_flag_set(&in->news);
+}
+
+#endif /* SBX_NO_WEBSOCKET */
+
 /* ==== src/command.c =========================================================================== */
 
 /* command: runs commands in a sandbox over a WebSocket that may break at any time, or over HTTP.
@@ -9310,7 +9696,17 @@ SBX_API sbx_status sbx_read_to(const sbx_sandbox *sandbox, const char *path, sbx
                close 1001                             lost, without a pause
                any other close, end, reset, silence   lost
      any       lost, failures <= 5, within the budget -> PAUSE 0.5 s, doubling up to 8 s -> CONNECT
-               lost otherwise                         fails */
+               lost otherwise                         fails
+               lost, input in doubt, no pty           fails
+               kill, execute was not sent             fails
+               kill, execute was sent                 at once -> CONNECT if it was in PAUSE; in
+                                                      STREAM it is sent; exit is waited for
+               lost after kill was sent               fails
+               2 s after kill                         fails
+               reconnect                              failures = 0 -> CONNECT
+
+   Silence is no sign of a lost connection while input waits: a command that does not read makes the
+   service stop reading too, pings among it. (A pty always takes input, so there it is.) */
 
 /* ---- options ---- */
 
@@ -9445,8 +9841,8 @@ typedef struct sbxi_http_run {
     int discard;
 } sbxi_http_run;
 
-static const sbxi_op_type sbxi_http_run_type = {sizeof(sbxi_http_run), sbxi_request_step,
-                                                sbxi_request_wants, sbxi_request_dispose, NULL};
+static const sbxi_op_type sbxi_http_run_type = {
+    sizeof(sbxi_http_run), sbxi_request_step, sbxi_request_wants, sbxi_request_dispose, NULL, NULL};
 
 static sbx_status sbxi_run_done(sbxi_request *r, void *out)
 {
@@ -9467,9 +9863,10 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
     st = sbxi_check_sandbox(sandbox, err);
     if (st == SBX_OK)
         st = sbxi_run_defaults(command, options, &run, err);
-    if (st == SBX_OK && (run.o.on_output || run.o.pty))
+    if (st == SBX_OK && (run.o.on_output || run.o.pty || run.o.input))
         st = sbxi_fail(err, SBX_E_UNSUPPORTED,
-                       "on_output and pty need the WebSocket part: build without SBX_NO_WEBSOCKET");
+                       "on_output, input and pty need the WebSocket part: build without "
+                       "SBX_NO_WEBSOCKET");
     if (st == SBX_OK)
         st = sbxi_request_new(sandbox->client, &sbxi_http_run_type, "POST", sandbox->dataplane_url,
                               "/execute", NULL, "", &run.o.call, &r, err);
@@ -9503,6 +9900,8 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
 #define SBXI_PING_MS 30000    /* between two pings */
 #define SBXI_SILENCE_MS 60000 /* without an answer to a ping */
 #define SBXI_GRACE_MS 30000   /* past the command's own time-out before the caller gives up */
+#define SBXI_KILL_MS 2000     /* for the exit code of a command that was killed */
+#define SBXI_PIECES 8         /* of input sent in one step */
 #define SBXI_MESSAGES 256     /* handled in one step, so that other operations get their turn */
 
 typedef enum sbxi_command_state {
@@ -9531,7 +9930,7 @@ struct sbx_command {
     size_t execute_size;
     char *http_body; /* the same for HTTP; NULL: no falling back */
     size_t http_body_size;
-    char id[64], key[25];
+    char id[132], key[25];
     int64_t pid;
     int sent, started; /* execute was given to a connection; the service has answered it */
     int failures;
@@ -9541,6 +9940,14 @@ struct sbx_command {
     int64_t wake, reload_at;
     int64_t ping_at, heard_at; /* the next ping; when anything last arrived */
     int64_t pinged_at;         /* the first ping without an answer; 0: none */
+
+    sbxi_input input;
+    int pty;
+    volatile int killed;
+    int64_t kill_end; /* 0: not killed */
+    uint64_t kill_at; /* the kill has left when so many bytes are written; 0: not queued */
+    uint64_t written; /* bytes of this connection, since the upgrade */
+    int reconnect;    /* what sbx_command_reconnect asked for */
 
     sbx_ws ws;
     sbxi_buffer message; /* of which a part has arrived */
@@ -9574,8 +9981,10 @@ static void sbxi_execute_json(sbx_json_writer *w, const void *from)
     sbx_json_key(w, "kill_on_disconnect");
     sbx_json_boolean(w, run->o.kill_on_disconnect);
     /* A pty has an end of its own; everything else shall not wait for input that never comes. */
-    sbx_json_key(w, run->o.pty ? "pty" : "close_stdin");
-    sbx_json_boolean(w, 1);
+    if (run->o.pty || !run->o.input) {
+        sbx_json_key(w, run->o.pty ? "pty" : "close_stdin");
+        sbx_json_boolean(w, 1);
+    }
     sbxi_json_text(w, "command_id", run->id);
     sbx_json_end_object(w);
 }
@@ -9611,13 +10020,44 @@ static sbx_status sbxi_command_connect(sbx_command *c, int64_t now)
     return SBX_OK;
 }
 
+static sbx_status sbxi_fail_killed(sbx_command *c, const char *why)
+{
+    (void)sbxi_fail(&c->op.error, SBX_E_CANCELLED, "the command %s was killed%s", c->id, why);
+    c->op.error.operation = "kill";
+    return SBX_E_CANCELLED;
+}
+
+/* What was on its way when the connection was lost. SBX_OK: the command can go on without it. */
+static sbx_status sbxi_command_lose(sbx_command *c)
+{
+    uint64_t doubt = sbxi_input_doubt(&c->input);
+    int kill_left = c->kill_at && c->written >= c->kill_at;
+    sbxi_exchange_drop(&c->exchange);
+    sbxi_input_lost(&c->input);
+    c->kill_at = 0;
+    if (kill_left)
+        return sbxi_fail_killed(c, ", but the connection ended before its exit code came");
+    if (!doubt || c->reconnect)
+        return SBX_OK;
+    if (!c->pty)
+        return sbxi_fail(&c->op.error, SBX_E_CONNECTION,
+                         "the connection to the command %s broke while %l bytes of its input were "
+                         "on their way: nobody knows if they arrived, so none are sent again",
+                         c->id, (int64_t)doubt);
+    sbxi_log(c->op.client, SBX_LOG_WARNING, "command %s: %l bytes of input may be lost", c->id,
+             (int64_t)doubt);
+    return SBX_OK;
+}
+
 /* The connection, or the attempt to make one, is lost: op.error says why. SBX_OK: there will be
    another attempt, after a pause unless at_once is 1. */
 static sbx_status sbxi_command_lost(sbx_command *c, int at_once)
 {
     int64_t now = sbxi_now(c->op.client), delay;
     sbx_error *err = &c->op.error;
-    sbxi_exchange_drop(&c->exchange);
+    sbx_status st = sbxi_command_lose(c);
+    if (st != SBX_OK)
+        return st;
     if (c->budget_end == 0)
         c->budget_end = sbxi_after(now, SBXI_BUDGET_MS);
     c->failures++;
@@ -9704,6 +10144,60 @@ static sbx_status sbxi_command_hello(sbx_command *c)
     return st;
 }
 
+/* Writes what is queued, as far as it goes, and notes what has left. */
+static sbx_status sbxi_command_push(sbx_command *c, sbx_error *err)
+{
+    sbxi_connection *connection = c->exchange.connection;
+    size_t before = sbxi_buffer_len(&connection->out);
+    sbx_status st = sbxi_connection_flush(connection, err);
+    c->written += before - sbxi_buffer_len(&connection->out);
+    sbxi_input_left(&c->input, c->written);
+    return st;
+}
+
+static sbx_status sbxi_command_send_kill(sbx_command *c)
+{
+    static const char kill[] = "{\"type\":\"kill\"}";
+    sbx_status st = sbxi_command_frame(c, SBX_WS_TEXT, kill, sizeof(kill) - 1);
+    c->kill_at = c->written + sbxi_buffer_len(&c->exchange.connection->out);
+    return st;
+}
+
+/* Queues what there is for the command. *more: there may be more when that has left. */
+static sbx_status sbxi_command_send(sbx_command *c, int *more)
+{
+    sbxi_buffer *out = &c->exchange.connection->out;
+    unsigned char ping[SBXI_INPUT_PING];
+    sbx_json_writer w;
+    sbxi_input_message kind = SBXI_INPUT_DATA;
+    size_t len = 0;
+    sbx_status st = SBX_OK;
+    *more = 0;
+    if (c->kill_end && !c->kill_at)
+        st = sbxi_command_send_kill(c);
+    if (st != SBX_OK || !c->started || !sbxi_input_ready(&c->input))
+        return st;
+    sbxi_flag_clear(&c->input.news);
+    if (sbxi_buffer_reserve(&c->text, SBXI_INPUT_MESSAGE) != SBX_OK)
+        return sbxi_fail_memory(&c->op.error);
+    while (st == SBX_OK && kind != SBXI_INPUT_NONE) {
+        sbx_json_writer_init(&w, c->text.data, SBXI_INPUT_MESSAGE);
+        kind = sbxi_input_next(&c->input, &w);
+        if (kind == SBXI_INPUT_NONE)
+            break;
+        *more = 1;
+        (void)sbx_json_writer_finish(&w, &len);
+        st = sbxi_command_frame(c, SBX_WS_TEXT, c->text.data, len);
+        if (kind == SBXI_INPUT_DATA)
+            c->input.frame_end = c->written + sbxi_buffer_len(out);
+        if (st == SBX_OK && kind != SBXI_INPUT_SIZE) {
+            sbxi_input_ping(&c->input, ping);
+            st = sbxi_command_frame(c, SBX_WS_PING, ping, sizeof(ping));
+        }
+    }
+    return st;
+}
+
 /* Says goodbye as far as that goes without waiting, and lets go of the connection. */
 static void sbxi_command_goodbye(sbx_command *c, int code)
 {
@@ -9713,7 +10207,7 @@ static void sbxi_command_goodbye(sbx_command *c, int code)
         !connection->broken) {
         if (sbxi_command_frame(c, SBX_WS_CLOSE, payload, sbx_ws_close_payload(payload, code, "")) ==
             SBX_OK)
-            (void)sbxi_connection_flush(connection, NULL);
+            (void)sbxi_command_push(c, NULL);
     }
     sbxi_exchange_drop(&c->exchange);
 }
@@ -9775,6 +10269,7 @@ static sbx_status sbxi_command_upgraded(sbx_command *c)
     sbx_ws_init(&c->ws, SBX_WS_CLIENT, c->op.client->max_message);
     sbxi_buffer_consume(&c->message, sbxi_buffer_len(&c->message));
     c->state = SBXI_COMMAND_STREAM;
+    c->written = 0;
     c->budget_end = 0;
     c->heard_at = now;
     c->ping_at = now + SBXI_PING_MS;
@@ -10079,6 +10574,7 @@ static sbx_status sbxi_command_event(sbx_command *c, const sbx_ws_event *e)
         return sbxi_command_frame(c, SBX_WS_PONG, e->data, e->len);
     case SBX_WS_PONG:
         c->pinged_at = 0;
+        sbxi_input_pong(&c->input, e->data, e->len);
         return SBX_OK;
     case SBX_WS_CLOSE:
         code = e->close_code;
@@ -10138,7 +10634,7 @@ static sbx_status sbxi_command_receive(sbx_command *c, int64_t now)
 static sbx_status sbxi_command_keepalive(sbx_command *c, int64_t now)
 {
     int64_t since = c->pinged_at > c->heard_at ? c->pinged_at : c->heard_at;
-    if (c->pinged_at && now - since >= SBXI_SILENCE_MS)
+    if (c->pinged_at && now - since >= SBXI_SILENCE_MS && (c->pty || !sbxi_input_stuck(&c->input)))
         return sbxi_command_broken(c, "no answer to a ping within 60 seconds");
     if (now < c->ping_at)
         return SBX_OK;
@@ -10151,7 +10647,7 @@ static sbx_status sbxi_command_keepalive(sbx_command *c, int64_t now)
 /* Sends what is queued. SBX_OK: go on, perhaps in another state. */
 static sbx_status sbxi_command_flush(sbx_command *c)
 {
-    sbx_status st = sbxi_connection_flush(c->exchange.connection, &c->op.error);
+    sbx_status st = sbxi_command_push(c, &c->op.error);
     if (st == SBX_OK || st == SBX_AGAIN)
         return SBX_OK;
     return st == SBX_E_MEMORY ? st : sbxi_command_lost(c, 0);
@@ -10160,9 +10656,18 @@ static sbx_status sbxi_command_flush(sbx_command *c)
 /* Handles what has arrived. SBX_OK: there may be more, or the state is another; SBX_AGAIN: wait. */
 static sbx_status sbxi_command_stream(sbx_command *c, int64_t now)
 {
-    /* First what is queued, since a step may end with each chunk that arrives. */
-    sbx_status st = sbxi_command_flush(c);
-    int i;
+    /* First what is to be sent, since a step may end with each chunk that arrives. */
+    sbx_status st;
+    int i, more = 1;
+    for (i = 0; i < SBXI_PIECES && more; i++) {
+        st = sbxi_command_flush(c);
+        if (st != SBX_OK || c->state != SBXI_COMMAND_STREAM)
+            return st;
+        st = sbxi_command_send(c, &more);
+        if (st != SBX_OK)
+            return st;
+    }
+    st = sbxi_command_flush(c);
     for (i = 0; i < SBXI_MESSAGES && st == SBX_OK; i++) {
         if (c->state != SBXI_COMMAND_STREAM || c->chunk.len)
             return st;
@@ -10199,6 +10704,7 @@ static sbx_status sbxi_command_give(sbx_command *c, sbx_result **out)
     result->out = result->err = "";
     result->out_lost = c->output[0].lost;
     result->err_lost = c->output[1].lost;
+    result->input_lost = c->input.lost;
     for (i = 0; i < 2; i++) {
         sbxi_buffer *b = &c->output[i].collected;
         size_t len = sbxi_buffer_len(b);
@@ -10250,6 +10756,44 @@ static sbx_status sbxi_command_pass(sbx_command *c)
     }
 }
 
+/* The command was killed: SBX_OK as long as its end may still come. */
+static sbx_status sbxi_command_killed(sbx_command *c, int64_t now)
+{
+    if (!c->sent)
+        return sbxi_fail_killed(c, " before it was started");
+    if (!c->kill_end) {
+        c->kill_end = sbxi_after(now, SBXI_KILL_MS);
+        c->wake = now;
+    }
+    if (now < c->kill_end)
+        return SBX_OK;
+    sbxi_command_goodbye(c, 1000);
+    return sbxi_fail_killed(c, c->kill_at ? ", but the service did not tell its end within 2 s"
+                                          : ", but the service could not be told so within 2 s: "
+                                            "it may still be running");
+}
+
+/* Attaches again, because the caller wants so. */
+static void sbxi_command_again(sbx_command *c, int64_t now)
+{
+    sbxi_command_goodbye(c, 1000);
+    (void)sbxi_command_lose(c);
+    c->reconnect = c->failures = 0;
+    c->budget_end = sbxi_after(now, SBXI_BUDGET_MS);
+    c->wake = now;
+    c->state = SBXI_COMMAND_PAUSE;
+}
+
+static sbx_status sbxi_command_advance(sbx_command *c, int64_t now)
+{
+    sbx_status st = SBX_OK;
+    if (c->reconnect)
+        sbxi_command_again(c, now);
+    if (sbxi_flag_get(&c->killed))
+        st = sbxi_command_killed(c, now);
+    return st == SBX_OK ? sbxi_command_pass(c) : st;
+}
+
 static sbx_status sbxi_command_step(sbx_op *op)
 {
     sbx_command *c = (sbx_command *)op;
@@ -10263,7 +10807,7 @@ static sbx_status sbxi_command_step(sbx_op *op)
         c->chunk.len = 0;
         if (c->state == SBXI_COMMAND_EXITED)
             return c->out && !c->taken ? sbxi_command_give(c, c->out) : SBX_OK;
-        st = sbxi_command_pass(c);
+        st = sbxi_command_advance(c, sbxi_now(op->client));
         if (st != SBX_OK) {
             if (st != SBX_AGAIN && !*op->error.operation)
                 op->error.operation = "command";
@@ -10279,7 +10823,8 @@ static int sbxi_command_wants(sbx_op *op, sbx_item *items, int cap, int64_t *wak
     sbx_command *c = (sbx_command *)op;
     sbxi_connection *connection = c->exchange.connection;
     /* Behind a chunk that was given there may be more, in the connection's buffer. */
-    int at_once = c->busy || c->chunk.len || c->state == SBXI_COMMAND_START;
+    int at_once = c->busy || c->chunk.len || c->state == SBXI_COMMAND_START || c->reconnect ||
+                  (c->state == SBXI_COMMAND_STREAM && c->started && sbxi_input_ready(&c->input));
     int64_t at = at_once ? 0 : SBXI_FOREVER, sleep_ms = SBX_NONE;
     int n = 0;
     if (c->state == SBXI_COMMAND_CONNECT || c->state == SBXI_COMMAND_HTTP) {
@@ -10294,9 +10839,12 @@ static int sbxi_command_wants(sbx_op *op, sbx_item *items, int cap, int64_t *wak
             at = sbxi_after(sbxi_now(op->client), sleep_ms);
         if (c->ping_at < at)
             at = c->ping_at;
-        if (c->pinged_at && since + SBXI_SILENCE_MS < at)
+        if (c->pinged_at && since + SBXI_SILENCE_MS < at &&
+            (c->pty || !sbxi_input_stuck(&c->input)))
             at = since + SBXI_SILENCE_MS;
     }
+    if (sbxi_flag_get(&c->killed) && c->kill_end < at)
+        at = c->kill_end;
     if (at < *wake)
         *wake = at;
     return n;
@@ -10306,8 +10854,11 @@ static void sbxi_command_dispose(sbx_op *op)
 {
     sbx_command *c = (sbx_command *)op;
     const sbx_allocator *memory = &op->client->memory;
+    if (sbxi_flag_get(&c->killed) && c->state == SBXI_COMMAND_STREAM && !c->kill_at)
+        (void)sbxi_command_send_kill(c);
     sbxi_command_goodbye(c, 1000);
     sbxi_exchange_free(&c->exchange);
+    sbxi_input_free(&c->input);
     sbxi_buffer_free(&c->message);
     sbxi_buffer_free(&c->text);
     sbxi_buffer_free(&c->output[0].collected);
@@ -10325,9 +10876,14 @@ static int sbxi_command_pending(const sbx_op *op)
     return c->chunk.len > 0 && !c->given;
 }
 
-static const sbxi_op_type sbxi_command_type = {sizeof(sbx_command), sbxi_command_step,
-                                               sbxi_command_wants, sbxi_command_dispose,
-                                               sbxi_command_pending};
+static void sbxi_command_over(sbx_op *op)
+{
+    sbxi_input_end(&((sbx_command *)op)->input, 1);
+}
+
+static const sbxi_op_type sbxi_command_type = {sizeof(sbx_command),  sbxi_command_step,
+                                               sbxi_command_wants,   sbxi_command_dispose,
+                                               sbxi_command_pending, sbxi_command_over};
 
 /* ---- starting ---- */
 
@@ -10348,9 +10904,27 @@ static void sbxi_command_set(sbx_command *c, const sbxi_run *run)
     c->reload_at = -500;
 }
 
-/* What can fail: the command's id, the requests, the address. */
-static sbx_status sbxi_command_prepare(sbx_command *c, const sbx_sandbox *sandbox, sbxi_run *run,
-                                       int may_use_http, sbx_error *err)
+/* What a new command and one that is attached to have in common, and can fail. */
+static sbx_status sbxi_command_connection(sbx_command *c, const sbx_sandbox *sandbox,
+                                          const sbxi_run *run, sbx_error *err)
+{
+    sbx_client *client = c->op.client;
+    sbx_status st = sbxi_headers_make(&client->memory, run->o.call.headers, client->headers,
+                                      &c->headers, &c->headers_size, err);
+    if (st == SBX_OK)
+        st = sbxi_address_make(&c->exchange.to, client, sandbox->dataplane_url, "/execute/ws", NULL,
+                               "", err);
+    c->pty = run->o.pty;
+    if (st == SBX_OK)
+        st = sbxi_input_init(&c->input, client, c->handle && (run->o.pty || run->o.input), err);
+    c->exchange.headers = c->headers;
+    c->exchange.flags = SBXI_FRESH | SBXI_SINGLE;
+    return st;
+}
+
+/* What only a new one has: its id, and the requests that start it. */
+static sbx_status sbxi_command_prepare(sbx_command *c, sbxi_run *run, int may_use_http,
+                                       sbx_error *err)
 {
     sbx_client *client = c->op.client;
     unsigned char random[10];
@@ -10359,42 +10933,33 @@ static sbx_status sbxi_command_prepare(sbx_command *c, const sbx_sandbox *sandbo
         return st;
     sbxi_uuid7(c->id, sbxi_wall(client), random);
     run->id = c->id;
-    st = sbxi_headers_make(&client->memory, run->o.call.headers, client->headers, &c->headers,
-                           &c->headers_size, err);
-    if (st == SBX_OK)
-        st = sbxi_address_make(&c->exchange.to, client, sandbox->dataplane_url, "/execute/ws", NULL,
-                               "", err);
-    if (st == SBX_OK)
-        st = sbxi_json_make(&client->memory, sbxi_execute_json, run, &c->execute, &c->execute_size,
-                            err);
+    st =
+        sbxi_json_make(&client->memory, sbxi_execute_json, run, &c->execute, &c->execute_size, err);
     if (st == SBX_OK && may_use_http)
         st = sbxi_json_make(&client->memory, sbxi_run_http_json, run, &c->http_body,
                             &c->http_body_size, err);
-    c->exchange.headers = c->headers;
-    c->exchange.flags = SBXI_FRESH | SBXI_SINGLE;
     return st;
 }
 
-static sbx_status sbxi_command_new(const sbx_sandbox *sandbox, const char *command,
-                                   const sbx_run_options *options, int handle, sbx_command **out,
-                                   sbx_error *err)
+/* run is complete. Without a command the handle attaches to the one of run->id. */
+static sbx_status sbxi_command_new(const sbx_sandbox *sandbox, sbxi_run *run, int handle,
+                                   sbx_command **out, sbx_error *err)
 {
-    sbxi_run run;
     sbx_op *op = NULL;
     sbx_command *c;
-    sbx_status st = sbxi_check_sandbox(sandbox, err);
+    sbx_status st =
+        sbxi_op_new(sandbox->client, &sbxi_command_type, &run->o.call, SBX_NONE, &op, err);
     *out = NULL;
-    if (st == SBX_OK)
-        st = sbxi_run_defaults(command, options, &run, err);
-    if (st == SBX_OK)
-        st = sbxi_op_new(sandbox->client, &sbxi_command_type, &run.o.call, SBX_NONE, &op, err);
-    if (st != SBX_OK)
+    if (!op)
         return st;
     c = (sbx_command *)op;
     c->handle = handle;
+    c->input.client = sandbox->client;
     sbxi_exchange_init(&c->exchange, sandbox->client, "GET");
-    sbxi_command_set(c, &run);
-    st = sbxi_command_prepare(c, sandbox, &run, !handle && !run.o.on_output && !run.o.pty, err);
+    sbxi_command_set(c, run);
+    st = sbxi_command_connection(c, sandbox, run, err);
+    if (st == SBX_OK && run->command)
+        st = sbxi_command_prepare(c, run, !handle && !run->o.on_output && !run->o.pty, err);
     if (st != SBX_OK) {
         sbx_op_free(op);
         return st;
@@ -10407,11 +10972,17 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
                                  const sbx_run_options *options, sbx_result **out, sbx_op **op,
                                  sbx_error *err)
 {
+    sbxi_run run;
     sbx_command *c;
     sbx_status st = sbxi_check_start(sandbox, out, op, err);
-    if (st != SBX_OK)
-        return st;
-    st = sbxi_command_new(sandbox, command, options, 0, &c, err);
+    if (st == SBX_OK)
+        st = sbxi_check_sandbox(sandbox, err);
+    if (st == SBX_OK)
+        st = sbxi_run_defaults(command, options, &run, err);
+    if (st == SBX_OK && run.o.input)
+        st = sbxi_fail_argument(err, "input", "needs a handle: use sbx_command_start");
+    if (st == SBX_OK)
+        st = sbxi_command_new(sandbox, &run, 0, &c, err);
     if (st == SBX_OK) {
         c->out = out;
         *op = &c->op;
@@ -10425,8 +10996,54 @@ SBX_API sbx_status sbx_command_start(const sbx_sandbox *sandbox, const char *com
                                      const sbx_run_options *options, sbx_command **out,
                                      sbx_error *err)
 {
+    sbxi_run run;
     sbx_status st = sbxi_check_out(sandbox, out, err);
-    return st == SBX_OK ? sbxi_command_new(sandbox, command, options, 1, out, err) : st;
+    if (st == SBX_OK)
+        st = sbxi_check_sandbox(sandbox, err);
+    if (st == SBX_OK)
+        st = sbxi_run_defaults(command, options, &run, err);
+    return st == SBX_OK ? sbxi_command_new(sandbox, &run, 1, out, err) : st;
+}
+
+SBX_API sbx_status sbx_command_attach(const sbx_sandbox *sandbox, const char *id,
+                                      const sbx_attach_options *options, sbx_command **out,
+                                      sbx_error *err)
+{
+    sbxi_run run;
+    sbx_attach_options o;
+    sbx_command *c;
+    sbx_status st = sbxi_check_out(sandbox, out, err);
+    memset(&o, 0, sizeof(o));
+    memset(&run, 0, sizeof(run));
+    if (options)
+        o = *options;
+    if (st == SBX_OK)
+        st = sbxi_check_sandbox(sandbox, err);
+    if (st == SBX_OK)
+        st = sbxi_check_name("id", id, err);
+    if (st == SBX_OK && strlen(id) >= sizeof(c->id))
+        st = sbxi_fail_argument(err, "id", "is longer than any command's id");
+    if (st == SBX_OK && (o.out_offset > INT64_MAX || o.err_offset > INT64_MAX))
+        st = sbxi_fail_argument(err, "out_offset", "(or err_offset) is larger than any offset");
+    if (st != SBX_OK)
+        return st;
+    run.o.timeout_ms = SBX_NONE;
+    run.o.input = o.input;
+    run.o.pty = o.pty;
+    run.o.on_output = o.on_output;
+    run.o.user = o.user;
+    run.o.discard_output = o.discard_output;
+    run.o.max_output = o.max_output ? o.max_output : SBXI_MAX_OUTPUT;
+    run.o.call = o.call;
+    st = sbxi_command_new(sandbox, &run, 1, out, err);
+    if (st != SBX_OK)
+        return st;
+    c = *out;
+    memcpy(c->id, id, strlen(id) + 1);
+    c->sent = c->started = 1;
+    c->output[0].next = o.out_offset;
+    c->output[1].next = o.err_offset;
+    return SBX_OK;
 }
 
 SBX_API sbx_status sbx_command_next(sbx_command *command, sbx_chunk *chunk, int64_t timeout_ms,
@@ -10463,6 +11080,82 @@ SBX_API sbx_status sbx_command_result(sbx_command *command, sbx_result **out, sb
     if (st != SBX_OK && err)
         *err = command->op.error;
     return st;
+}
+
+SBX_API void sbx_command_kill(sbx_command *command)
+{
+    if (!command)
+        return;
+    sbxi_flag_set(&command->killed);
+    sbxi_wakeup(command->op.client);
+}
+
+/* What can be said of an argument without a look at the queue. */
+static sbx_status sbxi_check_input(const sbx_command *command, sbx_error *err)
+{
+    sbxi_error_clear(err);
+    if (!command)
+        return sbxi_fail_argument(err, "command", "is NULL");
+    if (!command->input.queue)
+        return sbxi_fail_argument(err, "input",
+                                  "of the options was not 1 when the handle was made");
+    return SBX_OK;
+}
+
+SBX_API sbx_status sbx_command_input(sbx_command *command, const void *data, size_t len,
+                                     sbx_error *err)
+{
+    sbx_status st = sbxi_check_input(command, err);
+    if (st == SBX_OK && ((!data && len) || len > SBX_INPUT_MAX))
+        st = sbxi_fail_argument(err, "data",
+                                len > SBX_INPUT_MAX ? "is longer than SBX_INPUT_MAX" : "is NULL");
+    return st == SBX_OK ? sbxi_input_put(&command->input, (const char *)data, len, err) : st;
+}
+
+SBX_API sbx_status sbx_command_close_input(sbx_command *command, sbx_error *err)
+{
+    sbx_status st = sbxi_check_input(command, err);
+    return st == SBX_OK ? sbxi_input_close(&command->input, err) : st;
+}
+
+SBX_API sbx_status sbx_command_resize(sbx_command *command, int columns, int rows, sbx_error *err)
+{
+    sbxi_error_clear(err);
+    if (!command)
+        return sbxi_fail_argument(err, "command", "is NULL");
+    if (!command->pty)
+        return sbxi_fail_argument(err, "pty", "of the options was not 1: there is no terminal");
+    if (columns < 1 || columns > 65535 || rows < 1 || rows > 65535)
+        return sbxi_fail_argument(err, columns < 1 || columns > 65535 ? "columns" : "rows",
+                                  "must be 1 to 65535");
+    sbxi_input_resize(&command->input, columns, rows);
+    return SBX_OK;
+}
+
+SBX_API sbx_status sbx_command_reconnect(sbx_command *command, sbx_error *err)
+{
+    sbx_op *op = (sbx_op *)command;
+    sbxi_error_clear(err);
+    if (!command)
+        return sbxi_fail_argument(err, "command", "is NULL");
+    if (command->state == SBXI_COMMAND_EXITED)
+        return sbxi_fail_argument(err, "command", "has ended: there is nothing to attach to");
+    command->reconnect = 1;
+    command->kill_end = 0;
+    sbxi_flag_clear(&command->killed);
+    sbxi_flag_clear(&op->own_cancel.set);
+    sbxi_input_end(&command->input, 0);
+    sbxi_error_clear(&op->error);
+    op->status = SBX_AGAIN;
+    op->deadline = sbxi_after(sbxi_now(op->client), op->limit_ms);
+    return SBX_OK;
+}
+
+SBX_API uint64_t sbx_command_offset(const sbx_command *command, int stream)
+{
+    if (!command || (stream != SBX_STDOUT && stream != SBX_STDERR))
+        return 0;
+    return command->output[stream == SBX_STDERR].next;
 }
 
 SBX_API const char *sbx_command_id(const sbx_command *command)

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,6 +21,22 @@ static void on_interrupt(int signal_number)
 static inline void own_name(char *out, size_t cap, const char *name)
 {
     snprintf(out, cap, "%s-%ld-%ld", name, (long)time(NULL), (long)getpid());
+}
+
+/* 1 if the text is in this piece of output. (It could also be divided between two.) */
+static inline int chunk_has(const sbx_chunk *chunk, const char *text)
+{
+    size_t len = strlen(text), i;
+    for (i = 0; i + len <= chunk->len; i++)
+        if (memcmp(chunk->data + i, text, len) == 0)
+            return 1;
+    return 0;
+}
+
+static inline void print_chunk(const sbx_chunk *chunk)
+{
+    fwrite(chunk->data, 1, chunk->len, chunk->stream == SBX_STDERR ? stderr : stdout);
+    fflush(stdout);
 }
 
 /* All of a main function: calls body with a client, and returns the exit code. */

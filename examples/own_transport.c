@@ -203,8 +203,8 @@ static sbx_status own_entropy(void *state, void *buf, size_t len)
 }
 
 /* NULL are the optional hooks: open, close, secure, wakeup, wall_ms. */
-static const sbx_transport own_transport = {NULL,     NULL, NULL,       tcp_dial, NULL,
-                                            own_wait, NULL, own_now_ms, NULL,     own_entropy};
+static const sbx_transport own_transport = {NULL, NULL,       NULL, tcp_dial,    NULL, own_wait,
+                                            NULL, own_now_ms, NULL, own_entropy, NULL, NULL};
 
 /* ---------------------------------------------------------------------------------------------- */
 

@@ -5,8 +5,6 @@
 
 #include "example.h"
 
-#include <string.h>
-
 /* Knows no more than the name, as another program would. */
 static sbx_status say_hello(sbx_client *client, const char *name, sbx_error *err)
 {

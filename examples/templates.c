@@ -5,8 +5,6 @@
 
 #include "example.h"
 
-#include <string.h>
-
 static sbx_status print_version(void *user, const sbx_sandbox *sandbox, sbx_error *err)
 {
     sbx_result *result;

@@ -17,7 +17,17 @@
                close 1001                             lost, without a pause
                any other close, end, reset, silence   lost
      any       lost, failures <= 5, within the budget -> PAUSE 0.5 s, doubling up to 8 s -> CONNECT
-               lost otherwise                         fails */
+               lost otherwise                         fails
+               lost, input in doubt, no pty           fails
+               kill, execute was not sent             fails
+               kill, execute was sent                 at once -> CONNECT if it was in PAUSE; in
+                                                      STREAM it is sent; exit is waited for
+               lost after kill was sent               fails
+               2 s after kill                         fails
+               reconnect                              failures = 0 -> CONNECT
+
+   Silence is no sign of a lost connection while input waits: a command that does not read makes the
+   service stop reading too, pings among it. (A pty always takes input, so there it is.) */
 #include "internal.h"
 
 /* ---- options ---- */
@@ -153,8 +163,8 @@ typedef struct sbxi_http_run {
     int discard;
 } sbxi_http_run;
 
-static const sbxi_op_type sbxi_http_run_type = {sizeof(sbxi_http_run), sbxi_request_step,
-                                                sbxi_request_wants, sbxi_request_dispose, NULL};
+static const sbxi_op_type sbxi_http_run_type = {
+    sizeof(sbxi_http_run), sbxi_request_step, sbxi_request_wants, sbxi_request_dispose, NULL, NULL};
 
 static sbx_status sbxi_run_done(sbxi_request *r, void *out)
 {
@@ -175,9 +185,10 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
     st = sbxi_check_sandbox(sandbox, err);
     if (st == SBX_OK)
         st = sbxi_run_defaults(command, options, &run, err);
-    if (st == SBX_OK && (run.o.on_output || run.o.pty))
+    if (st == SBX_OK && (run.o.on_output || run.o.pty || run.o.input))
         st = sbxi_fail(err, SBX_E_UNSUPPORTED,
-                       "on_output and pty need the WebSocket part: build without SBX_NO_WEBSOCKET");
+                       "on_output, input and pty need the WebSocket part: build without "
+                       "SBX_NO_WEBSOCKET");
     if (st == SBX_OK)
         st = sbxi_request_new(sandbox->client, &sbxi_http_run_type, "POST", sandbox->dataplane_url,
                               "/execute", NULL, "", &run.o.call, &r, err);
@@ -211,6 +222,8 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
 #define SBXI_PING_MS 30000    /* between two pings */
 #define SBXI_SILENCE_MS 60000 /* without an answer to a ping */
 #define SBXI_GRACE_MS 30000   /* past the command's own time-out before the caller gives up */
+#define SBXI_KILL_MS 2000     /* for the exit code of a command that was killed */
+#define SBXI_PIECES 8         /* of input sent in one step */
 #define SBXI_MESSAGES 256     /* handled in one step, so that other operations get their turn */
 
 typedef enum sbxi_command_state {
@@ -239,7 +252,7 @@ struct sbx_command {
     size_t execute_size;
     char *http_body; /* the same for HTTP; NULL: no falling back */
     size_t http_body_size;
-    char id[64], key[25];
+    char id[132], key[25];
     int64_t pid;
     int sent, started; /* execute was given to a connection; the service has answered it */
     int failures;
@@ -249,6 +262,14 @@ struct sbx_command {
     int64_t wake, reload_at;
     int64_t ping_at, heard_at; /* the next ping; when anything last arrived */
     int64_t pinged_at;         /* the first ping without an answer; 0: none */
+
+    sbxi_input input;
+    int pty;
+    volatile int killed;
+    int64_t kill_end; /* 0: not killed */
+    uint64_t kill_at; /* the kill has left when so many bytes are written; 0: not queued */
+    uint64_t written; /* bytes of this connection, since the upgrade */
+    int reconnect;    /* what sbx_command_reconnect asked for */
 
     sbx_ws ws;
     sbxi_buffer message; /* of which a part has arrived */
@@ -282,8 +303,10 @@ static void sbxi_execute_json(sbx_json_writer *w, const void *from)
     sbx_json_key(w, "kill_on_disconnect");
     sbx_json_boolean(w, run->o.kill_on_disconnect);
     /* A pty has an end of its own; everything else shall not wait for input that never comes. */
-    sbx_json_key(w, run->o.pty ? "pty" : "close_stdin");
-    sbx_json_boolean(w, 1);
+    if (run->o.pty || !run->o.input) {
+        sbx_json_key(w, run->o.pty ? "pty" : "close_stdin");
+        sbx_json_boolean(w, 1);
+    }
     sbxi_json_text(w, "command_id", run->id);
     sbx_json_end_object(w);
 }
@@ -319,13 +342,44 @@ static sbx_status sbxi_command_connect(sbx_command *c, int64_t now)
     return SBX_OK;
 }
 
+static sbx_status sbxi_fail_killed(sbx_command *c, const char *why)
+{
+    (void)sbxi_fail(&c->op.error, SBX_E_CANCELLED, "the command %s was killed%s", c->id, why);
+    c->op.error.operation = "kill";
+    return SBX_E_CANCELLED;
+}
+
+/* What was on its way when the connection was lost. SBX_OK: the command can go on without it. */
+static sbx_status sbxi_command_lose(sbx_command *c)
+{
+    uint64_t doubt = sbxi_input_doubt(&c->input);
+    int kill_left = c->kill_at && c->written >= c->kill_at;
+    sbxi_exchange_drop(&c->exchange);
+    sbxi_input_lost(&c->input);
+    c->kill_at = 0;
+    if (kill_left)
+        return sbxi_fail_killed(c, ", but the connection ended before its exit code came");
+    if (!doubt || c->reconnect)
+        return SBX_OK;
+    if (!c->pty)
+        return sbxi_fail(&c->op.error, SBX_E_CONNECTION,
+                         "the connection to the command %s broke while %l bytes of its input were "
+                         "on their way: nobody knows if they arrived, so none are sent again",
+                         c->id, (int64_t)doubt);
+    sbxi_log(c->op.client, SBX_LOG_WARNING, "command %s: %l bytes of input may be lost", c->id,
+             (int64_t)doubt);
+    return SBX_OK;
+}
+
 /* The connection, or the attempt to make one, is lost: op.error says why. SBX_OK: there will be
    another attempt, after a pause unless at_once is 1. */
 static sbx_status sbxi_command_lost(sbx_command *c, int at_once)
 {
     int64_t now = sbxi_now(c->op.client), delay;
     sbx_error *err = &c->op.error;
-    sbxi_exchange_drop(&c->exchange);
+    sbx_status st = sbxi_command_lose(c);
+    if (st != SBX_OK)
+        return st;
     if (c->budget_end == 0)
         c->budget_end = sbxi_after(now, SBXI_BUDGET_MS);
     c->failures++;
@@ -412,6 +466,60 @@ static sbx_status sbxi_command_hello(sbx_command *c)
     return st;
 }
 
+/* Writes what is queued, as far as it goes, and notes what has left. */
+static sbx_status sbxi_command_push(sbx_command *c, sbx_error *err)
+{
+    sbxi_connection *connection = c->exchange.connection;
+    size_t before = sbxi_buffer_len(&connection->out);
+    sbx_status st = sbxi_connection_flush(connection, err);
+    c->written += before - sbxi_buffer_len(&connection->out);
+    sbxi_input_left(&c->input, c->written);
+    return st;
+}
+
+static sbx_status sbxi_command_send_kill(sbx_command *c)
+{
+    static const char kill[] = "{\"type\":\"kill\"}";
+    sbx_status st = sbxi_command_frame(c, SBX_WS_TEXT, kill, sizeof(kill) - 1);
+    c->kill_at = c->written + sbxi_buffer_len(&c->exchange.connection->out);
+    return st;
+}
+
+/* Queues what there is for the command. *more: there may be more when that has left. */
+static sbx_status sbxi_command_send(sbx_command *c, int *more)
+{
+    sbxi_buffer *out = &c->exchange.connection->out;
+    unsigned char ping[SBXI_INPUT_PING];
+    sbx_json_writer w;
+    sbxi_input_message kind = SBXI_INPUT_DATA;
+    size_t len = 0;
+    sbx_status st = SBX_OK;
+    *more = 0;
+    if (c->kill_end && !c->kill_at)
+        st = sbxi_command_send_kill(c);
+    if (st != SBX_OK || !c->started || !sbxi_input_ready(&c->input))
+        return st;
+    sbxi_flag_clear(&c->input.news);
+    if (sbxi_buffer_reserve(&c->text, SBXI_INPUT_MESSAGE) != SBX_OK)
+        return sbxi_fail_memory(&c->op.error);
+    while (st == SBX_OK && kind != SBXI_INPUT_NONE) {
+        sbx_json_writer_init(&w, c->text.data, SBXI_INPUT_MESSAGE);
+        kind = sbxi_input_next(&c->input, &w);
+        if (kind == SBXI_INPUT_NONE)
+            break;
+        *more = 1;
+        (void)sbx_json_writer_finish(&w, &len);
+        st = sbxi_command_frame(c, SBX_WS_TEXT, c->text.data, len);
+        if (kind == SBXI_INPUT_DATA)
+            c->input.frame_end = c->written + sbxi_buffer_len(out);
+        if (st == SBX_OK && kind != SBXI_INPUT_SIZE) {
+            sbxi_input_ping(&c->input, ping);
+            st = sbxi_command_frame(c, SBX_WS_PING, ping, sizeof(ping));
+        }
+    }
+    return st;
+}
+
 /* Says goodbye as far as that goes without waiting, and lets go of the connection. */
 static void sbxi_command_goodbye(sbx_command *c, int code)
 {
@@ -421,7 +529,7 @@ static void sbxi_command_goodbye(sbx_command *c, int code)
         !connection->broken) {
         if (sbxi_command_frame(c, SBX_WS_CLOSE, payload, sbx_ws_close_payload(payload, code, "")) ==
             SBX_OK)
-            (void)sbxi_connection_flush(connection, NULL);
+            (void)sbxi_command_push(c, NULL);
     }
     sbxi_exchange_drop(&c->exchange);
 }
@@ -483,6 +591,7 @@ static sbx_status sbxi_command_upgraded(sbx_command *c)
     sbx_ws_init(&c->ws, SBX_WS_CLIENT, c->op.client->max_message);
     sbxi_buffer_consume(&c->message, sbxi_buffer_len(&c->message));
     c->state = SBXI_COMMAND_STREAM;
+    c->written = 0;
     c->budget_end = 0;
     c->heard_at = now;
     c->ping_at = now + SBXI_PING_MS;
@@ -787,6 +896,7 @@ static sbx_status sbxi_command_event(sbx_command *c, const sbx_ws_event *e)
         return sbxi_command_frame(c, SBX_WS_PONG, e->data, e->len);
     case SBX_WS_PONG:
         c->pinged_at = 0;
+        sbxi_input_pong(&c->input, e->data, e->len);
         return SBX_OK;
     case SBX_WS_CLOSE:
         code = e->close_code;
@@ -846,7 +956,7 @@ static sbx_status sbxi_command_receive(sbx_command *c, int64_t now)
 static sbx_status sbxi_command_keepalive(sbx_command *c, int64_t now)
 {
     int64_t since = c->pinged_at > c->heard_at ? c->pinged_at : c->heard_at;
-    if (c->pinged_at && now - since >= SBXI_SILENCE_MS)
+    if (c->pinged_at && now - since >= SBXI_SILENCE_MS && (c->pty || !sbxi_input_stuck(&c->input)))
         return sbxi_command_broken(c, "no answer to a ping within 60 seconds");
     if (now < c->ping_at)
         return SBX_OK;
@@ -859,7 +969,7 @@ static sbx_status sbxi_command_keepalive(sbx_command *c, int64_t now)
 /* Sends what is queued. SBX_OK: go on, perhaps in another state. */
 static sbx_status sbxi_command_flush(sbx_command *c)
 {
-    sbx_status st = sbxi_connection_flush(c->exchange.connection, &c->op.error);
+    sbx_status st = sbxi_command_push(c, &c->op.error);
     if (st == SBX_OK || st == SBX_AGAIN)
         return SBX_OK;
     return st == SBX_E_MEMORY ? st : sbxi_command_lost(c, 0);
@@ -868,9 +978,18 @@ static sbx_status sbxi_command_flush(sbx_command *c)
 /* Handles what has arrived. SBX_OK: there may be more, or the state is another; SBX_AGAIN: wait. */
 static sbx_status sbxi_command_stream(sbx_command *c, int64_t now)
 {
-    /* First what is queued, since a step may end with each chunk that arrives. */
-    sbx_status st = sbxi_command_flush(c);
-    int i;
+    /* First what is to be sent, since a step may end with each chunk that arrives. */
+    sbx_status st;
+    int i, more = 1;
+    for (i = 0; i < SBXI_PIECES && more; i++) {
+        st = sbxi_command_flush(c);
+        if (st != SBX_OK || c->state != SBXI_COMMAND_STREAM)
+            return st;
+        st = sbxi_command_send(c, &more);
+        if (st != SBX_OK)
+            return st;
+    }
+    st = sbxi_command_flush(c);
     for (i = 0; i < SBXI_MESSAGES && st == SBX_OK; i++) {
         if (c->state != SBXI_COMMAND_STREAM || c->chunk.len)
             return st;
@@ -907,6 +1026,7 @@ static sbx_status sbxi_command_give(sbx_command *c, sbx_result **out)
     result->out = result->err = "";
     result->out_lost = c->output[0].lost;
     result->err_lost = c->output[1].lost;
+    result->input_lost = c->input.lost;
     for (i = 0; i < 2; i++) {
         sbxi_buffer *b = &c->output[i].collected;
         size_t len = sbxi_buffer_len(b);
@@ -958,6 +1078,44 @@ static sbx_status sbxi_command_pass(sbx_command *c)
     }
 }
 
+/* The command was killed: SBX_OK as long as its end may still come. */
+static sbx_status sbxi_command_killed(sbx_command *c, int64_t now)
+{
+    if (!c->sent)
+        return sbxi_fail_killed(c, " before it was started");
+    if (!c->kill_end) {
+        c->kill_end = sbxi_after(now, SBXI_KILL_MS);
+        c->wake = now;
+    }
+    if (now < c->kill_end)
+        return SBX_OK;
+    sbxi_command_goodbye(c, 1000);
+    return sbxi_fail_killed(c, c->kill_at ? ", but the service did not tell its end within 2 s"
+                                          : ", but the service could not be told so within 2 s: "
+                                            "it may still be running");
+}
+
+/* Attaches again, because the caller wants so. */
+static void sbxi_command_again(sbx_command *c, int64_t now)
+{
+    sbxi_command_goodbye(c, 1000);
+    (void)sbxi_command_lose(c);
+    c->reconnect = c->failures = 0;
+    c->budget_end = sbxi_after(now, SBXI_BUDGET_MS);
+    c->wake = now;
+    c->state = SBXI_COMMAND_PAUSE;
+}
+
+static sbx_status sbxi_command_advance(sbx_command *c, int64_t now)
+{
+    sbx_status st = SBX_OK;
+    if (c->reconnect)
+        sbxi_command_again(c, now);
+    if (sbxi_flag_get(&c->killed))
+        st = sbxi_command_killed(c, now);
+    return st == SBX_OK ? sbxi_command_pass(c) : st;
+}
+
 static sbx_status sbxi_command_step(sbx_op *op)
 {
     sbx_command *c = (sbx_command *)op;
@@ -971,7 +1129,7 @@ static sbx_status sbxi_command_step(sbx_op *op)
         c->chunk.len = 0;
         if (c->state == SBXI_COMMAND_EXITED)
             return c->out && !c->taken ? sbxi_command_give(c, c->out) : SBX_OK;
-        st = sbxi_command_pass(c);
+        st = sbxi_command_advance(c, sbxi_now(op->client));
         if (st != SBX_OK) {
             if (st != SBX_AGAIN && !*op->error.operation)
                 op->error.operation = "command";
@@ -987,7 +1145,8 @@ static int sbxi_command_wants(sbx_op *op, sbx_item *items, int cap, int64_t *wak
     sbx_command *c = (sbx_command *)op;
     sbxi_connection *connection = c->exchange.connection;
     /* Behind a chunk that was given there may be more, in the connection's buffer. */
-    int at_once = c->busy || c->chunk.len || c->state == SBXI_COMMAND_START;
+    int at_once = c->busy || c->chunk.len || c->state == SBXI_COMMAND_START || c->reconnect ||
+                  (c->state == SBXI_COMMAND_STREAM && c->started && sbxi_input_ready(&c->input));
     int64_t at = at_once ? 0 : SBXI_FOREVER, sleep_ms = SBX_NONE;
     int n = 0;
     if (c->state == SBXI_COMMAND_CONNECT || c->state == SBXI_COMMAND_HTTP) {
@@ -1002,9 +1161,12 @@ static int sbxi_command_wants(sbx_op *op, sbx_item *items, int cap, int64_t *wak
             at = sbxi_after(sbxi_now(op->client), sleep_ms);
         if (c->ping_at < at)
             at = c->ping_at;
-        if (c->pinged_at && since + SBXI_SILENCE_MS < at)
+        if (c->pinged_at && since + SBXI_SILENCE_MS < at &&
+            (c->pty || !sbxi_input_stuck(&c->input)))
             at = since + SBXI_SILENCE_MS;
     }
+    if (sbxi_flag_get(&c->killed) && c->kill_end < at)
+        at = c->kill_end;
     if (at < *wake)
         *wake = at;
     return n;
@@ -1014,8 +1176,11 @@ static void sbxi_command_dispose(sbx_op *op)
 {
     sbx_command *c = (sbx_command *)op;
     const sbx_allocator *memory = &op->client->memory;
+    if (sbxi_flag_get(&c->killed) && c->state == SBXI_COMMAND_STREAM && !c->kill_at)
+        (void)sbxi_command_send_kill(c);
     sbxi_command_goodbye(c, 1000);
     sbxi_exchange_free(&c->exchange);
+    sbxi_input_free(&c->input);
     sbxi_buffer_free(&c->message);
     sbxi_buffer_free(&c->text);
     sbxi_buffer_free(&c->output[0].collected);
@@ -1033,9 +1198,14 @@ static int sbxi_command_pending(const sbx_op *op)
     return c->chunk.len > 0 && !c->given;
 }
 
-static const sbxi_op_type sbxi_command_type = {sizeof(sbx_command), sbxi_command_step,
-                                               sbxi_command_wants, sbxi_command_dispose,
-                                               sbxi_command_pending};
+static void sbxi_command_over(sbx_op *op)
+{
+    sbxi_input_end(&((sbx_command *)op)->input, 1);
+}
+
+static const sbxi_op_type sbxi_command_type = {sizeof(sbx_command),  sbxi_command_step,
+                                               sbxi_command_wants,   sbxi_command_dispose,
+                                               sbxi_command_pending, sbxi_command_over};
 
 /* ---- starting ---- */
 
@@ -1056,9 +1226,27 @@ static void sbxi_command_set(sbx_command *c, const sbxi_run *run)
     c->reload_at = -500;
 }
 
-/* What can fail: the command's id, the requests, the address. */
-static sbx_status sbxi_command_prepare(sbx_command *c, const sbx_sandbox *sandbox, sbxi_run *run,
-                                       int may_use_http, sbx_error *err)
+/* What a new command and one that is attached to have in common, and can fail. */
+static sbx_status sbxi_command_connection(sbx_command *c, const sbx_sandbox *sandbox,
+                                          const sbxi_run *run, sbx_error *err)
+{
+    sbx_client *client = c->op.client;
+    sbx_status st = sbxi_headers_make(&client->memory, run->o.call.headers, client->headers,
+                                      &c->headers, &c->headers_size, err);
+    if (st == SBX_OK)
+        st = sbxi_address_make(&c->exchange.to, client, sandbox->dataplane_url, "/execute/ws", NULL,
+                               "", err);
+    c->pty = run->o.pty;
+    if (st == SBX_OK)
+        st = sbxi_input_init(&c->input, client, c->handle && (run->o.pty || run->o.input), err);
+    c->exchange.headers = c->headers;
+    c->exchange.flags = SBXI_FRESH | SBXI_SINGLE;
+    return st;
+}
+
+/* What only a new one has: its id, and the requests that start it. */
+static sbx_status sbxi_command_prepare(sbx_command *c, sbxi_run *run, int may_use_http,
+                                       sbx_error *err)
 {
     sbx_client *client = c->op.client;
     unsigned char random[10];
@@ -1067,42 +1255,33 @@ static sbx_status sbxi_command_prepare(sbx_command *c, const sbx_sandbox *sandbo
         return st;
     sbxi_uuid7(c->id, sbxi_wall(client), random);
     run->id = c->id;
-    st = sbxi_headers_make(&client->memory, run->o.call.headers, client->headers, &c->headers,
-                           &c->headers_size, err);
-    if (st == SBX_OK)
-        st = sbxi_address_make(&c->exchange.to, client, sandbox->dataplane_url, "/execute/ws", NULL,
-                               "", err);
-    if (st == SBX_OK)
-        st = sbxi_json_make(&client->memory, sbxi_execute_json, run, &c->execute, &c->execute_size,
-                            err);
+    st =
+        sbxi_json_make(&client->memory, sbxi_execute_json, run, &c->execute, &c->execute_size, err);
     if (st == SBX_OK && may_use_http)
         st = sbxi_json_make(&client->memory, sbxi_run_http_json, run, &c->http_body,
                             &c->http_body_size, err);
-    c->exchange.headers = c->headers;
-    c->exchange.flags = SBXI_FRESH | SBXI_SINGLE;
     return st;
 }
 
-static sbx_status sbxi_command_new(const sbx_sandbox *sandbox, const char *command,
-                                   const sbx_run_options *options, int handle, sbx_command **out,
-                                   sbx_error *err)
+/* run is complete. Without a command the handle attaches to the one of run->id. */
+static sbx_status sbxi_command_new(const sbx_sandbox *sandbox, sbxi_run *run, int handle,
+                                   sbx_command **out, sbx_error *err)
 {
-    sbxi_run run;
     sbx_op *op = NULL;
     sbx_command *c;
-    sbx_status st = sbxi_check_sandbox(sandbox, err);
+    sbx_status st =
+        sbxi_op_new(sandbox->client, &sbxi_command_type, &run->o.call, SBX_NONE, &op, err);
     *out = NULL;
-    if (st == SBX_OK)
-        st = sbxi_run_defaults(command, options, &run, err);
-    if (st == SBX_OK)
-        st = sbxi_op_new(sandbox->client, &sbxi_command_type, &run.o.call, SBX_NONE, &op, err);
-    if (st != SBX_OK)
+    if (!op)
         return st;
     c = (sbx_command *)op;
     c->handle = handle;
+    c->input.client = sandbox->client;
     sbxi_exchange_init(&c->exchange, sandbox->client, "GET");
-    sbxi_command_set(c, &run);
-    st = sbxi_command_prepare(c, sandbox, &run, !handle && !run.o.on_output && !run.o.pty, err);
+    sbxi_command_set(c, run);
+    st = sbxi_command_connection(c, sandbox, run, err);
+    if (st == SBX_OK && run->command)
+        st = sbxi_command_prepare(c, run, !handle && !run->o.on_output && !run->o.pty, err);
     if (st != SBX_OK) {
         sbx_op_free(op);
         return st;
@@ -1115,11 +1294,17 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
                                  const sbx_run_options *options, sbx_result **out, sbx_op **op,
                                  sbx_error *err)
 {
+    sbxi_run run;
     sbx_command *c;
     sbx_status st = sbxi_check_start(sandbox, out, op, err);
-    if (st != SBX_OK)
-        return st;
-    st = sbxi_command_new(sandbox, command, options, 0, &c, err);
+    if (st == SBX_OK)
+        st = sbxi_check_sandbox(sandbox, err);
+    if (st == SBX_OK)
+        st = sbxi_run_defaults(command, options, &run, err);
+    if (st == SBX_OK && run.o.input)
+        st = sbxi_fail_argument(err, "input", "needs a handle: use sbx_command_start");
+    if (st == SBX_OK)
+        st = sbxi_command_new(sandbox, &run, 0, &c, err);
     if (st == SBX_OK) {
         c->out = out;
         *op = &c->op;
@@ -1133,8 +1318,54 @@ SBX_API sbx_status sbx_command_start(const sbx_sandbox *sandbox, const char *com
                                      const sbx_run_options *options, sbx_command **out,
                                      sbx_error *err)
 {
+    sbxi_run run;
     sbx_status st = sbxi_check_out(sandbox, out, err);
-    return st == SBX_OK ? sbxi_command_new(sandbox, command, options, 1, out, err) : st;
+    if (st == SBX_OK)
+        st = sbxi_check_sandbox(sandbox, err);
+    if (st == SBX_OK)
+        st = sbxi_run_defaults(command, options, &run, err);
+    return st == SBX_OK ? sbxi_command_new(sandbox, &run, 1, out, err) : st;
+}
+
+SBX_API sbx_status sbx_command_attach(const sbx_sandbox *sandbox, const char *id,
+                                      const sbx_attach_options *options, sbx_command **out,
+                                      sbx_error *err)
+{
+    sbxi_run run;
+    sbx_attach_options o;
+    sbx_command *c;
+    sbx_status st = sbxi_check_out(sandbox, out, err);
+    memset(&o, 0, sizeof(o));
+    memset(&run, 0, sizeof(run));
+    if (options)
+        o = *options;
+    if (st == SBX_OK)
+        st = sbxi_check_sandbox(sandbox, err);
+    if (st == SBX_OK)
+        st = sbxi_check_name("id", id, err);
+    if (st == SBX_OK && strlen(id) >= sizeof(c->id))
+        st = sbxi_fail_argument(err, "id", "is longer than any command's id");
+    if (st == SBX_OK && (o.out_offset > INT64_MAX || o.err_offset > INT64_MAX))
+        st = sbxi_fail_argument(err, "out_offset", "(or err_offset) is larger than any offset");
+    if (st != SBX_OK)
+        return st;
+    run.o.timeout_ms = SBX_NONE;
+    run.o.input = o.input;
+    run.o.pty = o.pty;
+    run.o.on_output = o.on_output;
+    run.o.user = o.user;
+    run.o.discard_output = o.discard_output;
+    run.o.max_output = o.max_output ? o.max_output : SBXI_MAX_OUTPUT;
+    run.o.call = o.call;
+    st = sbxi_command_new(sandbox, &run, 1, out, err);
+    if (st != SBX_OK)
+        return st;
+    c = *out;
+    memcpy(c->id, id, strlen(id) + 1);
+    c->sent = c->started = 1;
+    c->output[0].next = o.out_offset;
+    c->output[1].next = o.err_offset;
+    return SBX_OK;
 }
 
 SBX_API sbx_status sbx_command_next(sbx_command *command, sbx_chunk *chunk, int64_t timeout_ms,
@@ -1171,6 +1402,82 @@ SBX_API sbx_status sbx_command_result(sbx_command *command, sbx_result **out, sb
     if (st != SBX_OK && err)
         *err = command->op.error;
     return st;
+}
+
+SBX_API void sbx_command_kill(sbx_command *command)
+{
+    if (!command)
+        return;
+    sbxi_flag_set(&command->killed);
+    sbxi_wakeup(command->op.client);
+}
+
+/* What can be said of an argument without a look at the queue. */
+static sbx_status sbxi_check_input(const sbx_command *command, sbx_error *err)
+{
+    sbxi_error_clear(err);
+    if (!command)
+        return sbxi_fail_argument(err, "command", "is NULL");
+    if (!command->input.queue)
+        return sbxi_fail_argument(err, "input",
+                                  "of the options was not 1 when the handle was made");
+    return SBX_OK;
+}
+
+SBX_API sbx_status sbx_command_input(sbx_command *command, const void *data, size_t len,
+                                     sbx_error *err)
+{
+    sbx_status st = sbxi_check_input(command, err);
+    if (st == SBX_OK && ((!data && len) || len > SBX_INPUT_MAX))
+        st = sbxi_fail_argument(err, "data",
+                                len > SBX_INPUT_MAX ? "is longer than SBX_INPUT_MAX" : "is NULL");
+    return st == SBX_OK ? sbxi_input_put(&command->input, (const char *)data, len, err) : st;
+}
+
+SBX_API sbx_status sbx_command_close_input(sbx_command *command, sbx_error *err)
+{
+    sbx_status st = sbxi_check_input(command, err);
+    return st == SBX_OK ? sbxi_input_close(&command->input, err) : st;
+}
+
+SBX_API sbx_status sbx_command_resize(sbx_command *command, int columns, int rows, sbx_error *err)
+{
+    sbxi_error_clear(err);
+    if (!command)
+        return sbxi_fail_argument(err, "command", "is NULL");
+    if (!command->pty)
+        return sbxi_fail_argument(err, "pty", "of the options was not 1: there is no terminal");
+    if (columns < 1 || columns > 65535 || rows < 1 || rows > 65535)
+        return sbxi_fail_argument(err, columns < 1 || columns > 65535 ? "columns" : "rows",
+                                  "must be 1 to 65535");
+    sbxi_input_resize(&command->input, columns, rows);
+    return SBX_OK;
+}
+
+SBX_API sbx_status sbx_command_reconnect(sbx_command *command, sbx_error *err)
+{
+    sbx_op *op = (sbx_op *)command;
+    sbxi_error_clear(err);
+    if (!command)
+        return sbxi_fail_argument(err, "command", "is NULL");
+    if (command->state == SBXI_COMMAND_EXITED)
+        return sbxi_fail_argument(err, "command", "has ended: there is nothing to attach to");
+    command->reconnect = 1;
+    command->kill_end = 0;
+    sbxi_flag_clear(&command->killed);
+    sbxi_flag_clear(&op->own_cancel.set);
+    sbxi_input_end(&command->input, 0);
+    sbxi_error_clear(&op->error);
+    op->status = SBX_AGAIN;
+    op->deadline = sbxi_after(sbxi_now(op->client), op->limit_ms);
+    return SBX_OK;
+}
+
+SBX_API uint64_t sbx_command_offset(const sbx_command *command, int stream)
+{
+    if (!command || (stream != SBX_STDOUT && stream != SBX_STDERR))
+        return 0;
+    return command->output[stream == SBX_STDERR].next;
 }
 
 SBX_API const char *sbx_command_id(const sbx_command *command)

@@ -981,8 +981,8 @@ static sbx_status sbxi_waiting_step(sbx_op *op)
     return st;
 }
 
-static const sbxi_op_type sbxi_waiting_type = {sizeof(sbxi_waiting), sbxi_waiting_step,
-                                               sbxi_request_wants, sbxi_request_dispose, NULL};
+static const sbxi_op_type sbxi_waiting_type = {
+    sizeof(sbxi_waiting), sbxi_waiting_step, sbxi_request_wants, sbxi_request_dispose, NULL, NULL};
 
 SBX_API sbx_status sbx_sandbox_wait_start(sbx_client *client, const char *name,
                                           const sbx_wait_options *options, sbx_sandbox **out,

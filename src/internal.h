@@ -12,7 +12,8 @@
    request     the operation of one exchange       op, response
    control     templates, sandboxes, ..            request
    files       reading and writing files           request
-   command     running commands                    request
+   input       bytes for a command's stdin         op
+   command     running commands                    request, input
    client      configuration, life of a client     all
 
    Private names start with sbxi_ or SBXI_. Times are int64_t milliseconds. */
@@ -40,7 +41,7 @@
 #define SBXI_MAX_HEADERS 64                 /* that a caller may add */
 #define SBXI_MAX_IDLE 4                     /* idle connections in a client's pool */
 #define SBXI_STEP_MS 50                     /* in one step, however slow callbacks are */
-#define SBXI_MAX_WAIT 64                    /* operations in one sbx_wait */
+#define SBXI_MAX_WAIT 1024                  /* operations in one sbx_wait */
 
 #define SBXI_FOREVER INT64_MAX /* a point in time that never comes */
 #define SBXI_COUNT(array) ((int)(sizeof(array) / sizeof(*(array))))
@@ -109,6 +110,7 @@ typedef struct sbxi_op_type {
     int (*wants)(sbx_op *op, sbx_item *items, int cap, int64_t *wake);
     void (*dispose)(sbx_op *op);
     int (*pending)(const sbx_op *op); /* 1: the caller has something to fetch. NULL: never */
+    void (*over)(sbx_op *op);         /* it has ended, in whatever way. NULL: does not matter */
 } sbxi_op_type;
 
 struct sbx_op {

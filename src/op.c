@@ -24,6 +24,17 @@ static int sbxi_flag_get(volatile int *flag)
 #endif
 }
 
+#ifndef SBX_NO_WEBSOCKET
+static void sbxi_flag_clear(volatile int *flag)
+{
+#if defined(__GNUC__)
+    __atomic_store_n(flag, 0, __ATOMIC_RELEASE);
+#else
+    *flag = 0;
+#endif
+}
+#endif
+
 static void sbxi_wakeup(const sbx_client *client)
 {
     if (client->transport->wakeup)
@@ -106,6 +117,8 @@ static sbx_status sbxi_op_advance(sbx_op *op)
     if (st < 0)
         sbxi_error_redact(&op->error, op->client->api_key);
     op->status = st;
+    if (st != SBX_AGAIN && op->type->over)
+        op->type->over(op);
     return st;
 }
 
@@ -148,13 +161,13 @@ SBX_API int sbx_op_wants(sbx_op *op, sbx_item *items, int cap, int64_t *timeout_
     return n;
 }
 
-/* Steps n operations until one is over or the time is up. */
-static sbx_status sbxi_wait_any(sbx_op *const *ops, int n, int64_t timeout_ms, sbx_error *err)
+/* Steps n operations until one is over or the time is up. items has room for what all want. */
+static sbx_status sbxi_wait_loop(sbx_op *const *ops, int n, sbx_item *items, int64_t timeout_ms,
+                                 sbx_error *err)
 {
     sbx_client *client = ops[0]->client;
     int64_t end = sbxi_after(sbxi_now(client), timeout_ms);
     for (;;) {
-        sbx_item items[SBXI_MAX_WAIT * SBX_ITEMS];
         int64_t sleep_ms, least;
         int i, count = 0;
         sbx_status st;
@@ -180,6 +193,22 @@ static sbx_status sbxi_wait_any(sbx_op *const *ops, int n, int64_t timeout_ms, s
     }
 }
 
+static sbx_status sbxi_wait_any(sbx_op *const *ops, int n, int64_t timeout_ms, sbx_error *err)
+{
+    const sbx_allocator *memory = &ops[0]->client->memory;
+    sbx_item few[4 * SBX_ITEMS], *many;
+    size_t size = (size_t)n * SBX_ITEMS * sizeof(*many);
+    sbx_status st;
+    if (size <= sizeof(few))
+        return sbxi_wait_loop(ops, n, few, timeout_ms, err);
+    many = (sbx_item *)sbxi_alloc(memory, size);
+    if (!many)
+        return sbxi_fail_memory(err);
+    st = sbxi_wait_loop(ops, n, many, timeout_ms, err);
+    sbxi_release(memory, many, size);
+    return st;
+}
+
 SBX_API sbx_status sbx_op_wait(sbx_op *op, int64_t timeout_ms, sbx_error *err)
 {
     if (!op)
@@ -194,7 +223,7 @@ SBX_API sbx_status sbx_wait(sbx_op *const *ops, int n, int64_t timeout_ms, sbx_e
     sbx_status st;
     int i;
     if (!ops || n < 1 || n > SBXI_MAX_WAIT)
-        return sbxi_fail_argument(err, "ops", "must be 1 to 64 operations");
+        return sbxi_fail_argument(err, "ops", "must be 1 to 1,024 operations");
     if (timeout_ms < SBX_NONE)
         return sbxi_fail_argument(err, "timeout_ms", "must be SBX_NONE, 0 or positive");
     for (i = 0; i < n; i++)

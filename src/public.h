@@ -180,7 +180,7 @@ struct sbx_stream {
 
 /* Kept by reference: must outlive its clients. Hooks marked "optional" may be NULL. `state` is what
    open gave, or user where open is NULL. A client calls its hooks from its own thread, except
-   wakeup, which any thread and any signal handler may call. */
+   wakeup, which any thread and any signal handler may call, and lock and unlock, for any thread. */
 typedef struct sbx_transport {
     void *user;
 
@@ -215,6 +215,11 @@ typedef struct sbx_transport {
 
     /* Fills buf from a cryptographically secure source, or fails with SBX_E_ENTROPY. */
     sbx_status (*entropy)(void *state, void *buf, size_t len);
+
+    /* Optional, both or none: a mutex, held for moments only. Without it, what takes input for a
+       command must be called by the client's own thread. */
+    void (*lock)(void *state);
+    void (*unlock)(void *state);
 } sbx_transport;
 
 /* Memory from where you want it. resize(user, NULL, 0, n) allocates, resize(user, p, old, n) moves
@@ -319,7 +324,7 @@ SBX_API int sbx_op_wants(sbx_op *op, sbx_item *items, int cap, int64_t *timeout_
    timeout_ms have passed (SBX_AGAIN: the operation goes on when you call again). */
 SBX_API sbx_status sbx_op_wait(sbx_op *op, int64_t timeout_ms, sbx_error *err);
 
-/* The same for n (at most 64) operations of one client: waits until at least one of them is done.
+/* The same for n (at most 1,024) operations of one client: waits until at least one of them is done.
    Finished ones count, so take them out of the array. SBX_OK: at least one is done; SBX_AGAIN: the
    time is up; SBX_E_ARGUMENT or what the transport's wait says. */
 SBX_API sbx_status sbx_wait(sbx_op *const *ops, int n, int64_t timeout_ms, sbx_error *err);
@@ -624,7 +629,7 @@ SBX_API sbx_status sbx_sandbox_create(sbx_client *client, const sbx_sandbox_opti
 SBX_API sbx_status sbx_sandbox_create_start(sbx_client *client, const sbx_sandbox_options *options,
                                             sbx_sandbox **out, sbx_op **op, sbx_error *err);
 
-/* What sbx_with_sandbox does with the sandbox. Its status becomes that of the call; it may leave the
+/* What sbx_with_sandbox does with the sandbox. Its status is that of the call; it may leave the
    reason in err, which is never NULL. */
 typedef sbx_status (*sbx_sandbox_fn)(void *user, const sbx_sandbox *sandbox, sbx_error *err);
 
@@ -727,7 +732,8 @@ typedef struct sbx_run_options {
     */
     int64_t ttl_ms;          /* 0: 600,000: kept after its end, to be reattached; SBX_NONE */
     int kill_on_disconnect;  /* 1: kill it as soon as the last client is gone */
-    int pty;                 /* 1: a pseudo-terminal; all output is then SBX_STDOUT */
+    int input;               /* 1: stdin is open for sbx_command_input; 0: at its end at once */
+    int pty;                 /* 1: a pseudo-terminal, with input; all output is then SBX_STDOUT */
     sbx_output_fn on_output; /* NULL: none */
     void *user;              /* first argument of on_output */
     int discard_output;      /* 1: the result holds no output, only on_output sees it */
@@ -738,8 +744,9 @@ typedef struct sbx_run_options {
 
 /* Free with sbx_free. out and err are NUL-terminated and may hold NULs before; they are never NULL.
    What a reconnect could not bring back, because the service had already forgotten it, is counted
-   in the two lost members. exit_code is the service's: a command killed by a signal has mostly 128
-   plus its number, or the number as a negative one. */
+   in the first two lost members; input_lost says of how many bytes of input it is unknown whether
+   they arrived. exit_code is the service's: a command killed by a signal has mostly 128 plus its
+   number, or the number as a negative one. */
 typedef struct sbx_result {
     int exit_code;
     const char *out;
@@ -748,6 +755,7 @@ typedef struct sbx_result {
     size_t err_len;
     uint64_t out_lost;
     uint64_t err_lost;
+    uint64_t input_lost;
 } sbx_result;
 
 /* Runs command by the shell and waits for its end. A non-zero exit code is SBX_OK: look at
@@ -791,6 +799,64 @@ SBX_API sbx_status sbx_command_next(sbx_command *command, sbx_chunk *chunk, int6
 /* Reads on to the end and gives the exit code with all output since the start, also what next has
    given before, unless discard_output is 1. Once only: a second call is SBX_E_ARGUMENT. */
 SBX_API sbx_status sbx_command_result(sbx_command *command, sbx_result **out, sbx_error *err);
+
+/* Has the service kill the command's processes (SIGKILL). Returns at once; for any thread and any
+   signal handler, as long as the command is not freed meanwhile. It is sent by the next step, or
+   call of sbx_command_next or _result, which then give what output and exit code still come; if
+   the service does not tell the end within 2 s, they end with SBX_E_CANCELLED. A lost connection is
+   not repaired any more, unless the kill has still to be sent. sbx_command_free sends a kill that
+   was not sent yet as far as that goes without waiting. */
+SBX_API void sbx_command_kill(sbx_command *command);
+
+/* Takes len bytes of UTF-8 for the command's stdin, which are sent in order by later steps; a
+   character may be divided between two calls. SBX_OK: all are taken, and copied. SBX_AGAIN: there
+   is no room, nothing is taken; call again when some were sent. SBX_E_ARGUMENT: no UTF-8, more than
+   SBX_INPUT_MAX bytes, or options.input was not 1; SBX_E_OPERATION: stdin is closed, or the command
+   has ended. Never blocks. For any thread if the transport has lock, while the owner waits.
+
+   Input is never sent twice. If the connection breaks, the command goes on and so does what was not
+   sent yet; if it is unknown whether some bytes have arrived, the command fails with
+   SBX_E_CONNECTION, since nobody could say how its input continues. With a pty, where somebody sees
+   what arrived, they are counted in sbx_result.input_lost instead. */
+#define SBX_INPUT_MAX 65536
+SBX_API sbx_status sbx_command_input(sbx_command *command, const void *data, size_t len,
+                                     sbx_error *err);
+
+/* Ends stdin behind the input so far. For a pty that means nothing: send "\x04", as Ctrl-D does.
+   Statuses and threads as for sbx_command_input. */
+SBX_API sbx_status sbx_command_close_input(sbx_command *command, sbx_error *err);
+
+/* Sets the size of the pseudo-terminal, 1..65535 each; the last call counts, also after a
+   reconnect. SBX_E_ARGUMENT without pty. Threads as for sbx_command_input. */
+SBX_API sbx_status sbx_command_resize(sbx_command *command, int columns, int rows, sbx_error *err);
+
+typedef struct sbx_attach_options {
+    uint64_t out_offset, err_offset; /* where to go on; 0: from the first byte that is kept */
+    int input;                       /* 1: for sbx_command_input; the command must have it open */
+    int pty;                         /* 1: it was started with a pty */
+    sbx_output_fn on_output;         /* these as in sbx_run_options */
+    void *user;
+    int discard_output;
+    size_t max_output;
+    sbx_call call; /* timeout_ms 0: connecting may take 120 s in all, after it there is no limit */
+} sbx_attach_options;
+
+/* A handle for a command that was started before, here or elsewhere, by its id. Never blocks, as
+   sbx_command_start. options may be NULL. Where the service does not know the command any more, the
+   calls on the handle fail with SBX_E_OPERATION, operation "reconnect" and error_type
+   "CommandNotFound" or "SessionExpired". */
+SBX_API sbx_status sbx_command_attach(const sbx_sandbox *sandbox, const char *id,
+                                      const sbx_attach_options *options, sbx_command **out,
+                                      sbx_error *err);
+
+/* Gives the connection up, if there is one, and attaches again where the output stopped, with new
+   time limits: also after the handle has failed. Not needed after a lost connection, which is
+   repaired by itself. Never blocks. SBX_E_ARGUMENT: the command has ended. */
+SBX_API sbx_status sbx_command_reconnect(sbx_command *command, sbx_error *err);
+
+/* How many bytes of a stream (SBX_STDOUT or SBX_STDERR) there were up to now: for attaching at that
+   place later. 0 for another stream. */
+SBX_API uint64_t sbx_command_offset(const sbx_command *command, int stream);
 
 /* The id by which the service knows the command. Never NULL, valid until the handle is freed. */
 SBX_API const char *sbx_command_id(const sbx_command *command);

@@ -184,8 +184,8 @@ static void sbxi_request_dispose(sbx_op *op)
     sbxi_release(memory, r->headers, r->headers_size);
 }
 
-static const sbxi_op_type sbxi_request_type = {sizeof(sbxi_request), sbxi_request_step,
-                                               sbxi_request_wants, sbxi_request_dispose, NULL};
+static const sbxi_op_type sbxi_request_type = {
+    sizeof(sbxi_request), sbxi_request_step, sbxi_request_wants, sbxi_request_dispose, NULL, NULL};
 
 /* A request to base (a URL) with before, a slash and name (percent-encoded; NULL: none), and after
    appended.

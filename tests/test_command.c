@@ -156,7 +156,7 @@ static void options_are_sent_as_the_service_wants_them(void **state)
         sbx_run_options options;
         const char *execute;
     } cases[] = {
-        {{env, "/work", "/bin/sh", 90000, 60000, 1000, 1, 0, NULL, NULL, 0, 0, {0, NULL, NULL}},
+        {{env, "/work", "/bin/sh", 90000, 60000, 1000, 1, 0, 0, NULL, NULL, 0, 0, {0, NULL, NULL}},
          "{\"type\":\"execute\",\"command\":\"x\",\"timeout_seconds\":90,\"shell\":\"/bin/sh\","
          "\"idle_timeout_seconds\":60,\"kill_on_disconnect\":true,\"ttl_seconds\":1,"
          "\"close_stdin\":true,\"command_id\":\"$id\",\"cwd\":\"/work\","
@@ -168,6 +168,7 @@ static void options_are_sent_as_the_service_wants_them(void **state)
           SBX_NONE,
           SBX_NONE,
           0,
+          0,
           1,
           NULL,
           NULL,
@@ -177,7 +178,7 @@ static void options_are_sent_as_the_service_wants_them(void **state)
          "{\"type\":\"execute\",\"command\":\"x\",\"timeout_seconds\":0,\"shell\":\"/bin/bash\","
          "\"idle_timeout_seconds\":-1,\"kill_on_disconnect\":false,\"ttl_seconds\":-1,"
          "\"pty\":true,\"command_id\":\"$id\"}"},
-        {{NULL, NULL, NULL, 1, 1001, 1999, 0, 0, NULL, NULL, 0, 0, {0, NULL, NULL}},
+        {{NULL, NULL, NULL, 1, 1001, 1999, 0, 0, 0, NULL, NULL, 0, 0, {0, NULL, NULL}},
          "{\"type\":\"execute\",\"command\":\"x\",\"timeout_seconds\":1,\"shell\":\"/bin/bash\","
          "\"idle_timeout_seconds\":2,\"kill_on_disconnect\":false,\"ttl_seconds\":2,"
          "\"close_stdin\":true,\"command_id\":\"$id\"}"},
@@ -2040,8 +2041,8 @@ static void an_id_that_cannot_be_kept_whole_is_a_protocol_error(void **state)
 {
     size_t len;
     (void)state;
-    for (len = 62; len < 67; len++) {
-        char id[80], started[200], reconnect[200];
+    for (len = 130; len < 135; len++) {
+        char id[140], started[280], reconnect[280];
         world w;
         sbx_sandbox *sandbox;
         sbx_command *command = NULL;
@@ -2059,7 +2060,7 @@ static void an_id_that_cannot_be_kept_whole_is_a_protocol_error(void **state)
         world_init(&w);
         p = executing_peer(&w);
         peer_ws_text(p, started);
-        if (len < 64) {
+        if (len < 132) {
             peer_reset(p);
             p = world_peer(&w);
             peer_upgrade(p, WS);
@@ -2068,9 +2069,9 @@ static void an_id_that_cannot_be_kept_whole_is_a_protocol_error(void **state)
         }
         sandbox = begin(&w);
         assert_status(&w, SBX_OK, sbx_command_start(sandbox, "x", NULL, &command, &err), &err);
-        assert_status(&w, len < 64 ? SBX_OK : SBX_E_PROTOCOL,
+        assert_status(&w, len < 132 ? SBX_OK : SBX_E_PROTOCOL,
                       sbx_command_result(command, &result, &err), &err);
-        if (len < 64)
+        if (len < 132)
             assert_string_equal(sbx_command_id(command), id);
         sbx_free(result);
         sbx_command_free(command);

@@ -1287,17 +1287,17 @@ static void waiting_for_operations_checks_its_arguments(void **state)
     world w;
     sbx_error err;
     sbx_template *got = NULL;
-    sbx_op *op = NULL, *many[65];
+    sbx_op *op = NULL, *many[1025];
     int i;
     (void)state;
     world_init(&w);
     world_open(&w);
     assert_status(&w, SBX_OK, sbx_template_get_start(w.client, "t", NULL, &got, &op, &err), &err);
-    for (i = 0; i < 65; i++)
+    for (i = 0; i < 1025; i++)
         many[i] = op;
     assert_status(&w, SBX_E_ARGUMENT, sbx_wait(many, 0, 0, &err), &err);
     assert_status(&w, SBX_E_ARGUMENT, sbx_wait(many, -1, 0, &err), &err);
-    assert_status(&w, SBX_E_ARGUMENT, sbx_wait(many, 65, 0, &err), &err);
+    assert_status(&w, SBX_E_ARGUMENT, sbx_wait(many, 1025, 0, &err), &err);
     assert_status(&w, SBX_E_ARGUMENT, sbx_wait(NULL, 1, 0, &err), &err);
     assert_status(&w, SBX_E_ARGUMENT, sbx_op_wait(NULL, 0, &err), &err);
     assert_status(&w, SBX_E_ARGUMENT, sbx_op_step(NULL, &err), &err);

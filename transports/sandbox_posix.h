@@ -666,6 +666,7 @@ static void sbxi_posix_close_stream(sbx_stream *stream)
 /* What one client has. */
 typedef struct sbxi_posix_state {
     int wake[2]; /* a byte in [1] ends the wait at [0] */
+    pthread_mutex_t mutex;
     struct pollfd *items;
     int items_cap;
 } sbxi_posix_state;
@@ -681,6 +682,12 @@ static sbx_status sbxi_posix_open(void *user, void **state)
         free(p);
         return SBX_E_CONNECTION;
     }
+    if (pthread_mutex_init(&p->mutex, NULL) != 0) {
+        close(p->wake[0]);
+        close(p->wake[1]);
+        free(p);
+        return SBX_E_MEMORY;
+    }
     *state = p;
     return SBX_OK;
 }
@@ -690,8 +697,19 @@ static void sbxi_posix_close(void *state)
     sbxi_posix_state *p = (sbxi_posix_state *)state;
     close(p->wake[0]);
     close(p->wake[1]);
+    (void)pthread_mutex_destroy(&p->mutex);
     free(p->items);
     free(p);
+}
+
+static void sbxi_posix_lock(void *state)
+{
+    (void)pthread_mutex_lock(&((sbxi_posix_state *)state)->mutex);
+}
+
+static void sbxi_posix_unlock(void *state)
+{
+    (void)pthread_mutex_unlock(&((sbxi_posix_state *)state)->mutex);
 }
 
 static sbx_status sbxi_posix_dial(void *state, const char *host, uint16_t port, sbx_stream **out)
@@ -848,6 +866,8 @@ SBX_API const sbx_transport *sbx_posix(void)
         sbxi_posix_now_ms,
         sbxi_posix_wall_ms,
         sbxi_posix_entropy,
+        sbxi_posix_lock,
+        sbxi_posix_unlock,
     };
     return &transport;
 }

@@ -67,6 +67,14 @@ EXAMPLES = {
                      r"Command ID: \S+\n\[OUT\] building\n\[ERR\] no tests found\n\[OUT\] done\n"
                      r"Exit code: 3\n"
                      r"Collected: 14 bytes of stdout, 15 of stderr\n"),
+    "kill": prints("kill", r"started\nExit code: 137\n"),
+    "stdin": prints("stdin", r"Name: Hello World\n"),
+    "reconnect": prints("reconnect", r"line 1\n-- another handle --\nline 2\nline 3\nline 4\n"),
+    "no_timeout": prints("no_timeout", r"Ready on port 8000\nother work\nstopped: true\n"),
+    "lifetimes": prints("lifetimes",
+                        r"within its TTL: exit code 3\nafter its TTL: it is forgotten\n"
+                        r"idle for too long: exit code 137\n"
+                        r"killed on disconnect: exit code 137\nnever idle: exit code 5\n"),
     "files": prints("files",
                     r"Hello from file!\nprint\('Hello from file!'\)\ndata\.bin: 00 01 02 ff\n"
                     r"25 %\n50 %\n75 %\n100 %\nlast line 099999\n"
