@@ -1,6 +1,5 @@
-/* sbx run: runs one command, in a sandbox that is there or in one made for it. Like the functions
-   of quickstart.c, each function here undoes at its end what it did, and calls the next one in
-   between. */
+/* sbx run, shell: one command, in a sandbox that is there or in one made for it. Each function here
+   undoes at its end what it did, and calls the next one in between. */
 #include "sbx.h"
 
 #include <stdio.h>
@@ -20,10 +19,16 @@ const char run_help[] =
     "\n"
     "Without --sandbox the command has a new sandbox for itself, which is deleted\n"
     "afterwards, also after Ctrl-C; a second Ctrl-C gives that up. The input of the\n"
-    "command is empty.\n"
+    "command is empty without -i.\n"
     "\n"
     "Options:\n"
     "  --sandbox NAME      run in this sandbox, and leave it as it is\n"
+    "  -i, --input         pass this program's input to the command; it must be UTF-8\n"
+    "  -t, --pty           with a terminal, which is this one if there is one; \"~.\"\n"
+    "                      at the start of a line ends sbx; implies -i\n"
+    "  -d, --detach        leave the command running, and print SANDBOX:ID for sbx\n"
+    "                      attach and sbx kill. There is no time-out then unless\n"
+    "                      --timeout is given. A new sandbox stays too, until sbx rm\n"
     "  --template NAME     make the new sandbox from this template\n"
     "  --image IMAGE       make it from a temporary template with this image\n"
     "  -e, --env NAME=VAL  set a variable; NAME alone takes its value from here\n"
@@ -37,8 +42,28 @@ const char run_help[] =
     "Exit codes:\n"
     "  that of the command; 128 + N if signal N killed it\n"
     "  255      sbx failed, or the time-out was over; a message says why\n"
-    "  128 + N  signal N ended sbx: 130 after Ctrl-C. In a sandbox given by --sandbox\n"
-    "           the service then kills the command within a minute\n"
+    "  128 + N  signal N ended sbx: 130 after Ctrl-C; the command was killed\n"
+    "\n"
+    "Environment: LANGSMITH_ENDPOINT, LANGSMITH_API_KEY; see `sbx --help`.\n";
+
+const char shell_help[] =
+    "Usage: sbx shell [OPTION].. [SANDBOX]\n"
+    "\n"
+    "An interactive shell in a sandbox: in a new one, which is deleted afterwards,\n"
+    "unless one is named. Every key goes to the shell, Ctrl-C too; \"~.\" at the start\n"
+    "of a line ends sbx.\n"
+    "\n"
+    "Options:\n"
+    "  --template NAME     make the new sandbox from this template\n"
+    "  --image IMAGE       make it from a temporary template with this image\n"
+    "  -e, --env NAME=VAL  set a variable; NAME alone takes its value from here\n"
+    "  --cwd DIR           start in this directory\n"
+    "  --shell SHELL       default /bin/bash\n"
+    "  --endpoint URL      the service, instead of LANGSMITH_ENDPOINT\n"
+    "  -v, --verbose       say on stderr what happens\n"
+    "  -h, --help          this help\n"
+    "\n"
+    "Exit codes: that of the shell; 255 failure, 128 + N ended by signal N.\n"
     "\n"
     "Environment: LANGSMITH_ENDPOINT, LANGSMITH_API_KEY; see `sbx --help`.\n";
 
@@ -54,6 +79,7 @@ enum {
 typedef struct arguments {
     const char *sandbox, *template_name, *image;
     const char *cwd, *shell;
+    int input, pty, detach;
     char **env; /* ended by NULL; all owned */
     size_t env_count;
     int64_t timeout_ms;
@@ -62,46 +88,49 @@ typedef struct arguments {
 
 /* ---- running it ---- */
 
-static int print_output(void *user, int stream, const char *data, size_t len)
+/* Waits until the command has been started, and leaves it. */
+static int leave(const sbx_sandbox *sandbox, sbx_command *command)
 {
-    (void)user;
-    return write_fully(stream == SBX_STDOUT ? STDOUT_FILENO : STDERR_FILENO, data, len);
-}
-
-static int exit_code(const sbx_result *result)
-{
-    int code = result->exit_code;
-    if (result->out_lost > 0 || result->err_lost > 0) {
-        complain("%llu bytes of the output are lost: the service no longer had them",
-                 (unsigned long long)(result->out_lost + result->err_lost));
+    sbx_chunk chunk;
+    sbx_error err;
+    sbx_status status = SBX_AGAIN;
+    while (status == SBX_AGAIN && sbx_command_pid(command) == 0 && !session_interrupted())
+        status = sbx_command_next(command, &chunk, 20, &err);
+    if (status < 0)
+        return call_failed(NULL, &err);
+    if (session_interrupted())
         return FAILURE;
-    }
-    if (code < 0) /* the negative number of a signal */
-        code = code > -127 ? 128 - code : FAILURE;
-    return code <= 255 ? code : FAILURE;
+    printf("%s:%s\n", sandbox->name, sbx_command_id(command));
+    return flush_stdout();
 }
 
 static int run_in(const sbx_sandbox *sandbox, const arguments *a)
 {
     sbx_run_options options;
-    sbx_result *result;
+    follow_options how = {0, 0, 0};
+    sbx_command *command;
     sbx_error err;
     int code;
 
+    how.pty = a->pty;
+    how.input = a->input || a->pty;
     memset(&options, 0, sizeof(options));
     options.env = (const char *const *)a->env;
     options.cwd = a->cwd;
     options.shell = a->shell;
-    options.timeout_ms = a->timeout_ms;
-    /* Enough for the longest series of reconnects, and short for a command that Ctrl-C left. */
-    options.idle_timeout_ms = 60 * 1000;
-    options.on_output = print_output;
+    options.input = a->input;
+    options.pty = a->pty;
+    options.timeout_ms = a->timeout_ms ? a->timeout_ms : a->detach ? SBX_NONE : 0;
+    /* Enough for the longest series of reconnects, and short for a command that nobody killed. */
+    options.idle_timeout_ms = a->detach ? SBX_NONE : 60 * 1000;
+    options.ttl_ms = a->detach ? SBX_NONE : 0;
     options.discard_output = 1;
-    options.call = session_call();
-    if (sbx_run(sandbox, a->line, &options, &result, &err) != SBX_OK)
+    options.call = session_cleanup_call(); /* a first Ctrl-C kills it */
+    options.call.timeout_ms = 0;
+    if (sbx_command_start(sandbox, a->line, &options, &command, &err) != SBX_OK)
         return call_failed(NULL, &err);
-    code = exit_code(result);
-    sbx_free(result);
+    code = a->detach ? leave(sandbox, command) : follow(command, &how);
+    sbx_command_free(command);
     return code;
 }
 
@@ -137,7 +166,7 @@ static int run_in_new_sandbox(const arguments *a, const char *template_name)
         code = run_in(sandbox, a);
     else
         code = call_failed("no sandbox", &err);
-    if (may_exist(&err))
+    if (may_exist(&err) && !(a->detach && code == 0))
         delete_temporary_sandbox(name);
     sbx_free(sandbox);
     return code;
@@ -255,6 +284,15 @@ static int set_option(arguments *a, int option)
         if (parse_seconds(optarg, &a->timeout_ms) == 0)
             return -1;
         return usage_error("--timeout %s: it is not a number of seconds", optarg);
+    case 'i':
+        a->input = 1;
+        return -1;
+    case 't':
+        a->pty = 1;
+        return -1;
+    case 'd':
+        a->detach = 1;
+        return -1;
     case 'e':
         return add_variable(a, optarg);
     default:
@@ -262,65 +300,114 @@ static int set_option(arguments *a, int option)
     }
 }
 
-/* Returns the exit code, or -1 to go on. */
-static int parse(arguments *a, int argc, char **argv)
+/* Returns the exit code, or -1 to go on. What is left begins at argv[optind]. */
+static int parse(arguments *a, int argc, char **argv, const char *letters,
+                 const struct option *options)
+{
+    int option, code;
+    a->env = (char **)calloc((size_t)argc + 1, sizeof(*a->env));
+    if (!a->env) {
+        complain("out of memory");
+        return FAILURE;
+    }
+    while ((option = getopt_long(argc, argv, letters, options, NULL)) != -1) {
+        code = set_option(a, option);
+        if (code >= 0)
+            return code;
+    }
+    return -1;
+}
+
+static int run_in_some_sandbox(const arguments *a)
+{
+    int code = session_open();
+    if (code != 0)
+        return code;
+    if (a->sandbox)
+        code = run_in_old_sandbox(a);
+    else if (a->image)
+        code = run_with_image(a);
+    else
+        code = run_in_new_sandbox(a, a->template_name);
+    return session_close(code);
+}
+
+static int finish(arguments *a, int code)
+{
+    while (a->env_count > 0)
+        free(a->env[--a->env_count]);
+    free(a->env);
+    free(a->line);
+    return code;
+}
+
+int run_main(int argc, char **argv)
 {
     static const struct option options[] = {
         {"sandbox", required_argument, NULL, OPTION_SANDBOX},
         {"template", required_argument, NULL, OPTION_TEMPLATE},
         {"image", required_argument, NULL, OPTION_IMAGE},
+        {"input", no_argument, NULL, 'i'},
+        {"pty", no_argument, NULL, 't'},
+        {"detach", no_argument, NULL, 'd'},
         {"env", required_argument, NULL, 'e'},
         {"cwd", required_argument, NULL, OPTION_CWD},
         {"timeout", required_argument, NULL, OPTION_TIMEOUT},
         {"shell", required_argument, NULL, OPTION_SHELL},
         LONG_COMMON,
     };
-    int option, code;
-    /* "+": the first word that is no option begins the command. */
-    while ((option = getopt_long(argc, argv, "+e:" SHORT_COMMON, options, NULL)) != -1) {
-        code = set_option(a, option);
-        if (code >= 0)
-            return code;
-    }
-    if (optind == argc)
-        return usage_error("there is no command to run");
-    if (!!a->sandbox + !!a->template_name + !!a->image > 1)
-        return usage_error("--sandbox, --template and --image exclude each other");
-    a->line = shell_line(argc - optind, argv + optind);
-    if (!a->line) {
-        complain("out of memory");
-        return FAILURE;
-    }
-    return -1;
-}
-
-int run_main(int argc, char **argv)
-{
     arguments a;
     int code;
 
     memset(&a, 0, sizeof(a));
-    a.env = (char **)calloc((size_t)argc + 1, sizeof(*a.env));
-    if (!a.env) {
+    /* "+": the first word that is no option begins the command. */
+    code = parse(&a, argc, argv, "+itde:" SHORT_COMMON, options);
+    if (code < 0 && optind == argc)
+        code = usage_error("there is no command to run");
+    if (code < 0 && !!a.sandbox + !!a.template_name + !!a.image > 1)
+        code = usage_error("--sandbox, --template and --image exclude each other");
+    if (code < 0 && a.detach && a.image)
+        code = usage_error("--detach and --image exclude each other: the template is temporary");
+    if (code >= 0)
+        return finish(&a, code);
+    a.line = shell_line(argc - optind, argv + optind);
+    if (!a.line) {
         complain("out of memory");
-        return FAILURE;
+        return finish(&a, FAILURE);
     }
-    code = parse(&a, argc, argv);
-    if (code < 0) {
-        code = session_open();
-        if (code == 0) {
-            if (a.sandbox)
-                code = run_in_old_sandbox(&a);
-            else if (a.image)
-                code = run_with_image(&a);
-            else
-                code = run_in_new_sandbox(&a, a.template_name);
-            code = session_close(code);
-        }
+    return finish(&a, run_in_some_sandbox(&a));
+}
+
+int shell_main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"template", required_argument, NULL, OPTION_TEMPLATE},
+        {"image", required_argument, NULL, OPTION_IMAGE},
+        {"env", required_argument, NULL, 'e'},
+        {"cwd", required_argument, NULL, OPTION_CWD},
+        {"shell", required_argument, NULL, OPTION_SHELL},
+        LONG_COMMON,
+    };
+    static char line[] = "exec \"$0\" -i"; /* the shell that runs this is the one to talk to */
+    arguments a;
+    int code;
+
+    memset(&a, 0, sizeof(a));
+    a.pty = 1;
+    a.timeout_ms = SBX_NONE;
+    code = parse(&a, argc, argv, "e:" SHORT_COMMON, options);
+    if (code < 0 && optind < argc)
+        a.sandbox = argv[optind++];
+    if (code < 0 && optind < argc)
+        code = usage_error("one sandbox at most");
+    if (code < 0 && !!a.sandbox + !!a.template_name + !!a.image > 1)
+        code = usage_error("a sandbox, --template and --image exclude each other");
+    if (code >= 0)
+        return finish(&a, code);
+    a.line = shell_line(1, (char *[]){line});
+    if (!a.line) {
+        complain("out of memory");
+        return finish(&a, FAILURE);
     }
-    while (a.env_count > 0)
-        free(a.env[--a.env_count]);
-    free(a.env);
-    free(a.line);
-    return code;
+    return finish(&a, run_in_some_sandbox(&a));
 }

@@ -5,8 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 
-static const command commands[] = {
+static const subcommand commands[] = {
     {"run", "run a command, its output comes as it is written", run_help, run_main},
+    {"shell", "an interactive terminal in a sandbox", shell_help, shell_main},
+    {"attach", "show the output of a command that runs already", attach_help, attach_main},
+    {"kill", "kill commands that run already", kill_help, kill_main},
     {"cp", "copy a file to or from a sandbox", copy_help, copy_main},
     {"ls", "list the sandboxes", list_help, list_main},
     {"create", "make a sandbox and print its name", create_help, create_main},
@@ -43,7 +46,7 @@ static void print_help(FILE *to)
           to);
 }
 
-static const command *find(const char *name)
+static const subcommand *find(const char *name)
 {
     int i;
     for (i = 0; i < COMMANDS; i++)
@@ -56,7 +59,7 @@ static int run_command(int argc, char **argv)
 {
     /* getopt_long begins its messages with argv[0]. */
     static char title[64];
-    const command *found = find(argv[0]);
+    const subcommand *found = find(argv[0]);
     if (!found)
         return usage_error("there is no command \"%s\"", argv[0]);
     session_begin(found);

@@ -24,12 +24,12 @@ enum { OPTION_ENDPOINT = 1000, OPTION_OTHERS };
     {NULL, 0, NULL, 0}
 /* clang-format on */
 
-typedef struct command {
+typedef struct subcommand {
     const char *name;
     const char *summary;
     const char *help;
     int (*main)(int argc, char **argv);
-} command;
+} subcommand;
 
 int run_main(int argc, char **argv);
 int copy_main(int argc, char **argv);
@@ -37,13 +37,16 @@ int list_main(int argc, char **argv);
 int create_main(int argc, char **argv);
 int remove_main(int argc, char **argv);
 int templates_main(int argc, char **argv);
+int shell_main(int argc, char **argv);
+int attach_main(int argc, char **argv);
+int kill_main(int argc, char **argv);
 extern const char run_help[], copy_help[], list_help[], create_help[], remove_help[],
-    templates_help[];
+    templates_help[], shell_help[], attach_help[], kill_help[];
 
 /* ---- session.c ---- */
 
 /* Which subcommand this is, for messages and --help. */
-void session_begin(const command *current);
+void session_begin(const subcommand *current);
 
 /* Makes the client and starts to listen to signals: 0, or FAILURE after saying why. */
 int session_open(void);
@@ -58,8 +61,9 @@ sbx_client *session_client(void);
 sbx_call session_call(void);
 sbx_call session_cleanup_call(void);
 
-/* The signal that asked for the end; 0: none yet. */
+/* The signal that asked for the end; 0: none yet. The descriptor is readable once there is one. */
 int session_interrupted(void);
+int session_signal_fd(void);
 
 /* Does what an option that every subcommand has asks for. Returns the exit code, or -1 to go on. */
 int common_option(int option);
@@ -109,6 +113,31 @@ size_t printable(const char *text, char *out, size_t cap);
 /* A number of seconds, fractions allowed, in milliseconds; 0 becomes SBX_NONE. Non-zero: it is not
    one. */
 int parse_seconds(const char *text, int64_t *ms);
+
+/* ---- terminal.c ---- */
+
+/* If stdin is a terminal, gives all its keys to whoever reads them, until terminal_restore or the
+   end of this process. */
+void terminal_take(void);
+void terminal_restore(void);
+int terminal_is_taken(void);
+
+/* The window's size, and its being known: 0, or -1 if there is none. The descriptor is readable when
+   it has changed; -1 while the terminal is not taken. */
+int terminal_size(int *columns, int *rows);
+int terminal_resized_fd(void);
+
+/* ---- follow.c ---- */
+
+typedef struct follow_options {
+    int input; /* stdin goes to the command */
+    int pty;   /* the command has a terminal: this one, if it is one */
+    int leave; /* a signal leaves the command running instead of killing it */
+} follow_options;
+
+/* Connects a command with this process's standard streams until its end. Returns its exit code, or
+   FAILURE after saying why. */
+int follow(sbx_command *command, const follow_options *options);
 
 /* ---- progress.c ---- */
 

@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 static struct {
-    const command *current;
+    const subcommand *current;
     sbx_client *client;
     sbx_cancel cancel, cancel_cleanup;
     volatile sig_atomic_t signal_number;
@@ -105,7 +105,7 @@ static void print_log(void *user, int level, const char *line)
 
 /* ---- the command line ---- */
 
-void session_begin(const command *current)
+void session_begin(const subcommand *current)
 {
     session.current = current;
 }
@@ -200,6 +200,11 @@ static void block_signals(int block)
 int session_interrupted(void)
 {
     return session.signal_number;
+}
+
+int session_signal_fd(void)
+{
+    return session.signal_pipe[0];
 }
 
 /* ---- the client ---- */

@@ -24,7 +24,7 @@ from tap import expect, run  # noqa: E402
 
 SERVER = LocalServer()
 SBX = BUILD / "sbx"
-COMMANDS = ["run", "cp", "ls", "create", "rm", "templates"]
+COMMANDS = ["run", "shell", "attach", "kill", "cp", "ls", "create", "rm", "templates"]
 
 
 # ---- helpers ----
@@ -867,6 +867,98 @@ def ctrl_c_before_the_creation_is_known():
             expect(service.requests == wanted, f"{service.requests}")
 
 
+# ---- input, detaching, attaching, killing ----
+
+def input_goes_to_the_command():
+    text = "".join(f"zeile {i} ä€😀\n" for i in range(40000)).encode()
+    sbx("run", "-i", "--", "cat", data=text).expect(0, text, "")
+    sbx("run", "--input", "--", "wc -l", data=b"").expect(0, "0\n", "")
+    sbx("run", "-i", "--", "head -c 3", data=b"abcdef").expect(0, "abc", "")
+
+
+def input_without_end_is_given_up():
+    """The command ends although our input does not."""
+    process = start("run", "-i", "--", "head -n 1", stdin=subprocess.PIPE)
+    process.stdin.write(b"one\n")
+    process.stdin.flush()
+    expect(process.stdout.read() == b"one\n" and process.wait(20) == 0, "it did not end")
+    process.stdin.close()
+
+
+def input_that_is_no_text():
+    sbx("run", "-i", "--", "cat", data=b"good \xff bad").expect(255, "", r".*no UTF-8 text.*\n")
+    sbx("run", "-i", "--", "cat", data=b"half \xc3").expect(255, None, r".*within a character\n")
+
+
+def slow_command_takes_its_input():
+    text = b"x" * 99 + b"\n"
+    sbx("run", "-i", "--", "sleep 2; wc -c", data=text * 30000).expect(0, "3000000\n", "")
+
+
+def detached(box, command, *options):
+    out = sbx("run", "-d", "--sandbox", box.name, *options, "--", command).expect(0, None, "").out
+    name, number = out.decode().rstrip("\n").split(":")
+    expect(name == box.name and re.fullmatch(r"[\w-]{16,}", number), f"it printed {out!r}")
+    return out.decode().strip()
+
+
+def detached_command_runs_on():
+    with Sandbox() as box:
+        command = detached(box, "echo begun; sleep 1; echo ended; exit 6")
+        sbx("attach", command).expect(6, "begun\nended\n", "")
+        sbx("attach", command).expect(6, "begun\nended\n", "")  # it is remembered
+
+
+def attach_leaves_on_ctrl_c():
+    with Sandbox() as box:
+        command = detached(box, "echo begun; sleep 2; echo ended")
+        process = start("attach", command)
+        expect(process.stdout.readline() == b"begun\n", "it did not begin")
+        process.send_signal(signal.SIGINT)
+        Done(process).expect(130, b"", "")
+        sbx("attach", command).expect(0, "begun\nended\n", "")
+
+
+def attach_gives_input():
+    with Sandbox() as box:
+        command = detached(box, "read a; echo got $a", "--input")
+        sbx("attach", "-i", command, data=b"this\n").expect(0, "got this\n", "")
+
+
+def kill_ends_commands():
+    with Sandbox() as box:
+        commands = [detached(box, "sleep 1000"), detached(box, "sleep 1000")]
+        sbx("kill", *commands).expect(0, "", "")
+        for command in commands:
+            sbx("attach", command).expect(137, "", "")
+        sbx("kill", commands[0]).expect(0, "", "")  # it has ended before
+        expect(b"sleep" not in box.run("ps ax"), "it runs on")
+
+
+def unknown_commands():
+    with Sandbox() as box:
+        for name in ("attach", "kill"):
+            sbx(name, f"{box.name}:nothing").expect(255, "", r"sbx: .*no command of this id.*\n")
+            sbx(name, "no-such-box:x").expect(255, "", r"sbx: .*not found.*\n")
+            sbx(name, "no-colon").expect(255, "", r"sbx: .*not SANDBOX:ID\nTry .*\n")
+
+
+def ctrl_c_kills_in_an_old_sandbox():
+    with Sandbox() as box:
+        process = start("run", "--sandbox", box.name, "--", "echo begun; sleep 1000")
+        expect(process.stdout.readline() == b"begun\n", "it did not begin")
+        process.send_signal(signal.SIGINT)
+        Done(process).expect(130, b"", "")
+        expect(b"sleep" not in box.run("ps ax"), "it runs on")
+
+
+def detached_in_a_new_sandbox():
+    out = sbx("run", "-d", "--", "sleep 1; echo done").expect(0, None, "").out.decode().strip()
+    sbx("attach", out).expect(0, "done\n", "")
+    sbx("rm", out.split(":")[0]).expect(0, "", "")
+    sbx("run", "--detach", "--image", "x", "true").expect(255, "", r".*exclude each other.*\n.*\n")
+
+
 TESTS = [
     ("--version prints that of sandbox.h", version),
     ("there is help for everything", help_of_everything),
@@ -929,6 +1021,17 @@ TESTS = [
     ("a failed creation leaves nothing", failed_creation_leaves_nothing),
     ("Ctrl-C undoes a creation", ctrl_c_undoes_a_creation),
     ("Ctrl-C undoes a creation that was not answered yet", ctrl_c_before_the_creation_is_known),
+    ("input goes to the command", input_goes_to_the_command),
+    ("a command that ends before its input does", input_without_end_is_given_up),
+    ("input that is no text is refused", input_that_is_no_text),
+    ("a slow command takes all of its input", slow_command_takes_its_input),
+    ("a detached command runs on and is attached to", detached_command_runs_on),
+    ("attach leaves on Ctrl-C", attach_leaves_on_ctrl_c),
+    ("attach gives input", attach_gives_input),
+    ("kill ends commands", kill_ends_commands),
+    ("commands that nobody knows", unknown_commands),
+    ("Ctrl-C kills the command in a sandbox that stays", ctrl_c_kills_in_an_old_sandbox),
+    ("a detached command in a new sandbox", detached_in_a_new_sandbox),
 ]
 
 
