@@ -383,6 +383,30 @@ static void details_of_a_validation_error_are_kept(void **state)
         }
 }
 
+static void any_detail_can_say_that_a_sandbox_was_not_valid(void **state)
+{
+    sbx_error err;
+    int i, at, with;
+    (void)state;
+    for (at = 0; at < 8; at++)
+        for (with = 0; with < 2; with++) {
+            wtext body = {NULL, 0, 0};
+            wtext_puts(&body, "{\"detail\":[");
+            for (i = 0; i < 8; i++)
+                wtext_printf(&body, "%s{\"loc\":[\"body\",\"f%d\"],\"msg\":\"m\",\"type\":\"%s\"}",
+                             i ? "," : "", i,
+                             i != at ? "missing"
+                             : with  ? "value_error"
+                                     : "value_errors");
+            wtext_puts(&body, "]}");
+            assert_int_equal(answered(SANDBOX_CREATE, 422, body.data, body.len, &err),
+                             with ? SBX_E_VALIDATION : SBX_E_CREATION);
+            assert_int_equal(err.detail_count, 8);
+            assert_string_equal(err.field, "f0");
+            wtext_free(&body);
+        }
+}
+
 /* ---- odd bodies ---- */
 
 static void check_text(const char *text, size_t cap)
@@ -824,6 +848,7 @@ int main(void)
         cmocka_unit_test(after_the_last_attempt_the_answer_is_what_it_is),
         cmocka_unit_test(the_quota_is_read_from_the_message),
         cmocka_unit_test(details_of_a_validation_error_are_kept),
+        cmocka_unit_test(any_detail_can_say_that_a_sandbox_was_not_valid),
         cmocka_unit_test(odd_bodies_never_hide_the_status),
         cmocka_unit_test(odd_bytes_never_hide_the_status),
         cmocka_unit_test(long_texts_of_the_service_are_cut_between_characters),
