@@ -600,10 +600,10 @@ static sbx_status sbxi_classify(sbx_error *err, sbxi_action action, int value_er
 }
 
 /* What to do about it, where there is something. */
-static const char *sbxi_advice(sbx_status status, int http, int maybe_done)
+static const char *sbxi_advice(sbx_status status, int http, sbxi_action action, int maybe_done)
 {
     if (maybe_done && (status == SBX_E_ALREADY_EXISTS || status == SBX_E_NAME_CONFLICT ||
-                       status == SBX_E_NOT_FOUND))
+                       (http == 404 && action == SBXI_UPDATE)))
         return "; an earlier attempt of this call, whose answer was lost, may have succeeded";
     if (status == SBX_E_AUTHENTICATION)
         return "; check the API key (sbx_config.api_key or LANGSMITH_API_KEY)";
@@ -639,7 +639,7 @@ static sbx_status sbxi_service_error(const sbxi_exchange *x, sbxi_action action,
     (void)sbxi_format(err->message, sizeof(err->message), "%s%sHTTP %d for %s %s%s%s",
                       *said ? said : "", *said ? " (" : "the service answered ", x->status,
                       x->method, x->to.target, *said ? ")" : "",
-                      sbxi_advice(st, x->status, x->maybe_done));
+                      sbxi_advice(st, x->status, action, x->maybe_done));
     err->status = st;
     return st;
 }

@@ -19,6 +19,7 @@
 #define CHECK_ENDPOINT                                                                             \
     "; check that the endpoint is the sandbox service's (sbx_config.endpoint or "                  \
     "LANGSMITH_ENDPOINT)"
+#define LOST "; an earlier attempt of this call, whose answer was lost, may have succeeded"
 
 /* ---- the table ---- */
 
@@ -589,6 +590,64 @@ static void control_characters_do_not_reach_messages(void **state)
     assert_null(strpbrk(err.message, "\r\n\x1b"));
 }
 
+/* ---- answers that were lost ---- */
+
+/* The statuses of the answers in turn; 0 cuts the connection, -1 refuses it. */
+typedef struct lost_answer {
+    int answers[3];
+    int at;
+} lost_answer;
+
+static void serve_lost(peer *p, void *user)
+{
+    lost_answer *l = (lost_answer *)user;
+    peer_take_request(p);
+    peer_reply(p, l->answers[l->at++], "{\"detail\":\"the reason\"}");
+}
+
+static void a_lost_answer_explains_an_error_that_it_may_have_caused(void **state)
+{
+    static const int before[] = {502, 504, 503, 429, 0};
+    static const int after[] = {404, 409, 400, 422, 401};
+    size_t i, k;
+    int which;
+    (void)state;
+    for (which = 0; which < CALLS; which++)
+        for (i = 0; i < COUNT(before); i++)
+            for (k = 0; k < COUNT(after); k++) {
+                lost_answer l = {{before[i], after[k], 0}, 0};
+                uint32_t explained = after[k] == 409   ? CREATIONS | UPDATES
+                                     : after[k] == 404 ? UPDATES
+                                                       : 0;
+                int expected = (before[i] == 502 || before[i] == 504) && (explained & BIT(which));
+                sbx_error err;
+                sbx_status st;
+                world w;
+                world_init(&w);
+                w.serve = serve_lost;
+                w.serve_user = &l;
+                if (!before[i]) {
+                    /* Refused: nothing can have happened. */
+                    world_peer(&w)->refuse = SBX_E_CONNECT;
+                    l.at = 0;
+                    l.answers[0] = after[k];
+                }
+                world_open(&w);
+                st = call_one(&w, which, &err);
+                if (after[k] == 404 && (before[i] == 502 || before[i] == 504) &&
+                    (DELETIONS & BIT(which))) {
+                    assert_int_equal(st, SBX_OK); /* deleted by the attempt before */
+                } else if (!!strstr(err.message, LOST) != expected) {
+                    world_fail(&w, "%s answered %d, then %d: %s", calls[which].function, before[i],
+                               after[k], err.message);
+                } else {
+                    assert_int_equal(err.attempts, 2);
+                    assert_int_equal(st, row_of(which, after[k], "")->status);
+                }
+                world_done(&w);
+            }
+}
+
 /* ---- the last status ---- */
 
 static void the_last_status_is_that_of_the_sandbox(void **state)
@@ -853,6 +912,7 @@ int main(void)
         cmocka_unit_test(odd_bytes_never_hide_the_status),
         cmocka_unit_test(long_texts_of_the_service_are_cut_between_characters),
         cmocka_unit_test(control_characters_do_not_reach_messages),
+        cmocka_unit_test(a_lost_answer_explains_an_error_that_it_may_have_caused),
         cmocka_unit_test(the_last_status_is_that_of_the_sandbox),
         cmocka_unit_test(errors_of_the_data_plane_are_what_the_protocol_says),
         cmocka_unit_test(quotas_and_details_of_the_data_plane_are_read_too),
