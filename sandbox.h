@@ -7590,7 +7590,8 @@ static sbx_status sbxi_classify_inside(sbx_error *err)
         const char *type, *operation;
     } failed[] = {{"WriteError", "write"}, {"ReadError", "read"}, {"CommandError", "command"}};
     int i;
-    if (http == 408 || strcmp(type, "CommandTimeout") == 0)
+    if ((http == 408 && strcmp(err->operation, "command") == 0) ||
+        strcmp(type, "CommandTimeout") == 0)
         return SBX_E_COMMAND_TIMEOUT;
     for (i = 0; i < SBXI_COUNT(failed); i++) {
         if (strcmp(type, failed[i].type) == 0) {

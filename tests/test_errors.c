@@ -829,6 +829,15 @@ static void errors_of_the_data_plane_are_what_the_protocol_says(void **state)
         }
 }
 
+static void a_request_that_timed_out_is_a_command_only_where_there_is_one(void **state)
+{
+    sbx_error err;
+    (void)state;
+    assert_int_equal(answered_inside(RUN, 408, "", &err), SBX_E_COMMAND_TIMEOUT);
+    assert_int_equal(answered_inside(READ, 408, "", &err), SBX_E_SERVICE);
+    assert_int_equal(answered_inside(WRITE, 408, "", &err), SBX_E_SERVICE);
+}
+
 static void quotas_and_details_of_the_data_plane_are_read_too(void **state)
 {
     sbx_error err;
@@ -915,6 +924,7 @@ int main(void)
         cmocka_unit_test(a_lost_answer_explains_an_error_that_it_may_have_caused),
         cmocka_unit_test(the_last_status_is_that_of_the_sandbox),
         cmocka_unit_test(errors_of_the_data_plane_are_what_the_protocol_says),
+        cmocka_unit_test(a_request_that_timed_out_is_a_command_only_where_there_is_one),
         cmocka_unit_test(quotas_and_details_of_the_data_plane_are_read_too),
         cmocka_unit_test(a_sandbox_that_cannot_be_used_says_how_it_is),
     };
