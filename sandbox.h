@@ -8180,6 +8180,12 @@ static sbx_status sbxi_template_check(const sbx_template_options *o, sbx_error *
                       : sbxi_fail_argument(err, "options", "is required");
     if (st == SBX_OK)
         st = sbxi_check_name("image", o->image, err);
+    if (st == SBX_OK)
+        st = sbxi_check_optional("cpu", o->cpu, err);
+    if (st == SBX_OK)
+        st = sbxi_check_optional("memory", o->memory, err);
+    if (st == SBX_OK)
+        st = sbxi_check_optional("storage", o->storage, err);
     if (st == SBX_OK && o->volume_mount_count && !o->volume_mounts)
         st = sbxi_fail_argument(err, "volume_mounts", "is NULL, but volume_mount_count is not 0");
     for (i = 0; st == SBX_OK && i < o->volume_mount_count; i++) {

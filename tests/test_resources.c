@@ -1189,6 +1189,36 @@ static void wrong_pools_are_refused(void **state)
     world_done(&w);
 }
 
+static void wrong_templates_are_refused(void **state)
+{
+    static const size_t places[] = {
+        offsetof(sbx_template_options, image), offsetof(sbx_template_options, cpu),
+        offsetof(sbx_template_options, memory), offsetof(sbx_template_options, storage)};
+    static const char *const fields[] = {"image", "cpu", "memory", "storage"};
+    sbx_template *got;
+    sbx_error err;
+    world w;
+    size_t i, k;
+    (void)state;
+    world_init(&w);
+    world_open(&w);
+    for (k = 0; k < COUNT(places); k++)
+        for (i = 0; i < COUNT(bad_texts); i++) {
+            sbx_template_options options;
+            memset(&options, 0, sizeof(options));
+            options.name = "t";
+            options.image = "i";
+            memcpy((char *)&options + places[k], &bad_texts[i], sizeof(bad_texts[i]));
+            got = (sbx_template *)&w;
+            assert_status(&w, SBX_E_ARGUMENT, sbx_template_create(w.client, &options, &got, &err),
+                          &err);
+            assert_string_equal(err.field, fields[k]);
+            assert_null(got);
+        }
+    assert_int_equal(w.dials, 0);
+    world_done(&w);
+}
+
 static void wrong_sandbox_updates_are_refused(void **state)
 {
     static const int64_t times[] = {-2, 1, 59999, 60001, 90000, INT64_MIN, INT64_MAX};
@@ -1246,6 +1276,7 @@ int main(void)
         cmocka_unit_test(what_a_call_cannot_do_without_is_named),
         cmocka_unit_test(wrong_volumes_are_refused),
         cmocka_unit_test(wrong_pools_are_refused),
+        cmocka_unit_test(wrong_templates_are_refused),
         cmocka_unit_test(wrong_sandbox_updates_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
