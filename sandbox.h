@@ -9013,20 +9013,22 @@ static sbx_status sbxi_with_end(sbx_client *client, const char *name, const sbx_
     sbx_call own;
     sbx_error why;
     sbx_status deleted;
+    size_t at;
     memset(&own, 0, sizeof(own));
     own.headers = call->headers;
     own.timeout_ms = 30000;
     deleted = sbx_sandbox_delete(client, name, &own, &why);
     if (deleted == SBX_OK || deleted == SBX_E_NOT_FOUND)
         return st;
-    if (st < 0) {
-        size_t at = strlen(err->message);
-        (void)sbxi_format(err->message + at, sizeof(err->message) - at,
-                          "; and the sandbox %s could not be deleted: %s", name, why.message);
-        return st;
+    if (st >= 0) {
+        *err = why;
+        err->message[0] = 0;
     }
-    *err = why;
-    return deleted;
+    at = strlen(err->message);
+    (void)sbxi_format(err->message + at, sizeof(err->message) - at,
+                      "%sthe sandbox %s could not be deleted: %s", at ? "; and " : "", name,
+                      why.message);
+    return st < 0 ? st : deleted;
 }
 
 SBX_API sbx_status sbx_with_sandbox(sbx_client *client, const sbx_sandbox_options *options,
