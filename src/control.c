@@ -1107,7 +1107,7 @@ SBX_API sbx_status sbx_with_sandbox(sbx_client *client, const sbx_sandbox_option
         sbxi_error_clear(err);
     else if (err->status != st)
         (void)sbxi_fail(err, st, "what ran with the sandbox ended with %s", sbx_status_name(st));
-    st = sbxi_with_end(client, sandbox->name, &o.call, st, err);
+    st = sbxi_with_end(client, *sandbox->name ? sandbox->name : o.name, &o.call, st, err);
     sbx_free(sandbox);
     return st;
 }

@@ -208,6 +208,34 @@ static void a_given_name_is_used(void **state)
     world_done(&w);
 }
 
+static void what_is_deleted_is_what_the_service_called_it(void **state)
+{
+    /* Where it gives no name, the one that was asked for has to do. */
+    static const char *const names[] = {"renamed", ""};
+    int i, given;
+    (void)state;
+    for (i = 0; i < 2; i++)
+        for (given = 0; given < 2; given++) {
+            sbx_sandbox_options options = python();
+            char target[200];
+            sbx_error err;
+            visit v;
+            host h;
+            world w;
+            host_open(&h, &w);
+            h.name = names[i];
+            world_open(&w);
+            v = visit_of(&w, &h);
+            if (given)
+                options.name = "mine";
+            assert_status(&w, SBX_OK, sbx_with_sandbox(w.client, &options, body, &v, &err), &err);
+            snprintf(target, sizeof(target), BOXES "/%s", i ? h.asked : "renamed");
+            assert_string_equal(h.target, target);
+            assert_int_equal(h.deletes, 1);
+            world_done(&w);
+        }
+}
+
 static void a_sandbox_that_is_not_awaited_is_passed_on_as_it_is(void **state)
 {
     sbx_sandbox_options options = python();
@@ -853,6 +881,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_body_runs_once_with_a_ready_sandbox_that_is_then_deleted),
         cmocka_unit_test(a_given_name_is_used),
+        cmocka_unit_test(what_is_deleted_is_what_the_service_called_it),
         cmocka_unit_test(a_sandbox_that_is_not_awaited_is_passed_on_as_it_is),
         cmocka_unit_test(the_headers_of_the_call_go_with_both_requests),
         cmocka_unit_test(the_first_error_is_reported_and_the_second_added),
