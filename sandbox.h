@@ -7826,6 +7826,7 @@ static sbx_status sbxi_check_sandbox(const sbx_sandbox *sandbox, sbx_error *err)
         err->resource_type = "sandbox";
         sbxi_copy(err->last_status, sizeof(err->last_status), sandbox->status,
                   strlen(sandbox->status));
+        sbxi_error_redact(err, sandbox->client->api_key);
     }
     return st;
 }
@@ -9028,6 +9029,7 @@ static sbx_status sbxi_with_end(sbx_client *client, const char *name, const sbx_
     (void)sbxi_format(err->message + at, sizeof(err->message) - at,
                       "%sthe sandbox %s could not be deleted: %s", at ? "; and " : "", name,
                       why.message);
+    sbxi_error_redact(err, client->api_key);
     return st < 0 ? st : deleted;
 }
 

@@ -1063,6 +1063,7 @@ static sbx_status sbxi_with_end(sbx_client *client, const char *name, const sbx_
     (void)sbxi_format(err->message + at, sizeof(err->message) - at,
                       "%sthe sandbox %s could not be deleted: %s", at ? "; and " : "", name,
                       why.message);
+    sbxi_error_redact(err, client->api_key);
     return st < 0 ? st : deleted;
 }
 

@@ -869,6 +869,8 @@ static void a_sandbox_that_cannot_be_used_says_how_it_is(void **state)
          SBX_E_NOT_READY, "provisioning", "sbx_sandbox_wait"},
         {"{\"name\":\"b\",\"status\":\"failed\",\"status_message\":\"no image\"}", SBX_E_NOT_READY,
          "failed", "no image"},
+        {"{\"name\":\"b\",\"status\":\"failed\",\"status_message\":\"" WORLD_KEY " is wrong\"}",
+         SBX_E_NOT_READY, "failed", "* is wrong"},
         {"{\"name\":\"b\",\"status\":\"failed\"}", SBX_E_NOT_READY, "failed", "cannot be used"},
         {"{\"name\":\"b\",\"status\":\"ready\"}", SBX_E_NO_DATAPLANE, "ready", "sbx_sandbox_get"},
         {"{\"name\":\"b\",\"status\":\"stopped\"}", SBX_E_NO_DATAPLANE, "stopped",

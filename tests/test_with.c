@@ -348,6 +348,29 @@ static void the_first_error_is_reported_and_the_second_added(void **state)
                 }
 }
 
+static void the_key_in_a_name_does_not_reach_the_message(void **state)
+{
+    static const sbx_status returns[] = {SBX_OK, SBX_E_ABORTED};
+    int i;
+    (void)state;
+    for (i = 0; i < 2; i++) {
+        sbx_error err;
+        visit v;
+        host h;
+        world w;
+        host_open(&h, &w);
+        h.name = WORLD_KEY;
+        h.deleted = 500;
+        world_open(&w);
+        v = visit_of(&w, &h);
+        v.returns = returns[i];
+        assert_status(&w, i ? SBX_E_ABORTED : SBX_E_API,
+                      sbx_with_sandbox(w.client, NULL, body, &v, &err), &err);
+        assert_says(&w, &err, "the sandbox ***");
+        world_done(&w);
+    }
+}
+
 /* ---- creations that fail ---- */
 
 typedef struct failure {
@@ -885,6 +908,7 @@ int main(void)
         cmocka_unit_test(a_sandbox_that_is_not_awaited_is_passed_on_as_it_is),
         cmocka_unit_test(the_headers_of_the_call_go_with_both_requests),
         cmocka_unit_test(the_first_error_is_reported_and_the_second_added),
+        cmocka_unit_test(the_key_in_a_name_does_not_reach_the_message),
         cmocka_unit_test(a_failed_creation_is_cleaned_up_where_it_may_have_worked),
         cmocka_unit_test(a_name_of_the_callers_own_is_not_deleted_when_the_creation_failed),
         cmocka_unit_test(nothing_is_deleted_where_nothing_was_sent),
