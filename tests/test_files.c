@@ -1262,9 +1262,15 @@ static void files_need_a_sandbox_that_is_ready(void **state)
 
 static void a_bad_dataplane_url_of_the_service_is_an_error_without_traffic(void **state)
 {
-    static const char *const urls[] = {
-        "ftp://127.0.0.1/", "127.0.0.1",  "http://h\\r\\nX-Evil: 1/", "http://", "http://h:99999/",
-        "http://h/a b",     "http://h/?a"};
+    static const char *const urls[] = {"ftp://127.0.0.1/",
+                                       "127.0.0.1",
+                                       "http://h\\r\\nX-Evil: 1/",
+                                       "http://",
+                                       "http://h:99999/",
+                                       "http://h/a b",
+                                       "http://h/?a",
+                                       "http://h/?" WORLD_KEY,
+                                       "ftp://" WORLD_KEY "/"};
     size_t i;
     (void)state;
     for (i = 0; i < COUNT(urls); i++) {
@@ -1273,6 +1279,7 @@ static void a_bad_dataplane_url_of_the_service_is_an_error_without_traffic(void 
         sbx_error err;
         sbx_sandbox *sandbox = NULL;
         sbx_bytes *bytes = NULL;
+        sbx_command *command = NULL;
         peer *p;
         sbx_status st;
         world_init(&w);
@@ -1290,6 +1297,7 @@ static void a_bad_dataplane_url_of_the_service_is_an_error_without_traffic(void 
         assert_null(bytes);
         if (st >= 0 || w.dials != 1)
             world_fail(&w, "the URL %s was used: %s", urls[i], wtext_get(&w.peers[1]->raw));
+        assert_status(&w, st, sbx_command_start(sandbox, "true", NULL, &command, &err), &err);
         sbx_free(sandbox);
         world_done(&w);
     }
