@@ -5843,17 +5843,20 @@ static sbx_status sbxi_address_make(sbxi_address *a, const sbx_client *client, c
     const char *problem = "";
     size_t before_len = strlen(before), after_len = strlen(after);
     size_t name_len = name ? sbx_url_encode(name, strlen(name), NULL, 0) : 0;
+    sbx_status st = SBX_OK;
     char *at;
     if (sbx_url_parse(base, strlen(base), &url, &problem) != SBX_OK)
-        return sbxi_fail(err, SBX_E_PROTOCOL, "the URL \"%s\" cannot be used: %s", base, problem);
-    if (url.query_len)
-        return sbxi_fail(err, SBX_E_PROTOCOL, "the URL \"%s\" cannot be used: it has a query",
-                         base);
-    if (!url.tls && client->endpoint_tls && !sbxi_is_loopback(url.host, url.host_len))
-        return sbxi_fail(err, SBX_E_TLS,
-                         "refused to talk in clear text: the endpoint is https, but %s "
-                         "is not",
-                         base);
+        st = sbxi_fail(err, SBX_E_PROTOCOL, "the URL \"%s\" cannot be used: %s", base, problem);
+    else if (url.query_len)
+        st = sbxi_fail(err, SBX_E_PROTOCOL, "the URL \"%s\" cannot be used: it has a query", base);
+    else if (!url.tls && client->endpoint_tls && !sbxi_is_loopback(url.host, url.host_len))
+        st = sbxi_fail(err, SBX_E_TLS,
+                       "refused to talk in clear text: the endpoint is https, but %s is not", base);
+    if (st != SBX_OK) {
+        if (err)
+            sbxi_error_redact(err, client->api_key);
+        return st;
+    }
     a->text_size = url.host_len + 1 + url.path_len + before_len + name_len + after_len + 1;
     a->text = (char *)sbxi_alloc(&client->memory, a->text_size);
     if (!a->text)
@@ -7595,15 +7598,16 @@ static char *sbxi_error_member(sbx_error *err, const char *path, size_t *cap)
     return strcmp(path, "detail[].msg") == 0 ? d->message : NULL;
 }
 
-/* Reads what it can of an error body into err, which is clear. */
-static void sbxi_error_body(const sbxi_buffer *body, sbx_error *err)
+/* Reads what it can of an error body into err, which is clear. Says whether any of the details, also
+   of those that are not kept, has the type value_error. */
+static int sbxi_error_body(const sbxi_buffer *body, sbx_error *err)
 {
     char scratch[256], number[21];
     sbxi_walk walk;
     sbx_json_event e;
-    int i, going_on = 0;
+    int i, going_on = 0, value_error = 0;
     if (!sbxi_buffer_len(body))
-        return;
+        return 0;
     sbxi_walk_init(&walk, sbxi_buffer_data(body), sbxi_buffer_len(body), scratch, sizeof(scratch));
     while (sbxi_walk_next(&walk, &e) == SBX_OK) {
         size_t cap;
@@ -7617,6 +7621,9 @@ static void sbxi_error_body(const sbxi_buffer *body, sbx_error *err)
         } else if (e.type != SBX_JSON_STRING) {
             continue;
         }
+        if (!going_on && e.len == 11 && memcmp(e.text, "value_error", 11) == 0 &&
+            strcmp(walk.path, "detail[].type") == 0)
+            value_error = 1;
         if (to && !going_on)
             to[0] = 0;
         if (to)
@@ -7632,6 +7639,7 @@ static void sbxi_error_body(const sbxi_buffer *body, sbx_error *err)
     if (err->detail_count)
         sbxi_copy(err->field, sizeof(err->field), err->details[0].field,
                   strlen(err->details[0].field));
+    return value_error;
 }
 
 /* 1 if text has word, which is in lower case, whatever the case of text. */
@@ -7656,15 +7664,6 @@ static const char *sbxi_quota_type(const char *message)
     if (counts && sbxi_mentions(message, "volume"))
         return "volume_count";
     return sbxi_mentions(message, "storage") ? "storage" : "";
-}
-
-static int sbxi_has_value_error(const sbx_error *err)
-{
-    int i;
-    for (i = 0; i < err->detail_count && i < SBX_ERROR_DETAILS; i++)
-        if (strcmp(err->details[i].type, "value_error") == 0)
-            return 1;
-    return 0;
 }
 
 /* The class of an error that does not depend on the call. */
@@ -7697,7 +7696,8 @@ static sbx_status sbxi_classify_inside(sbx_error *err)
         const char *type, *operation;
     } failed[] = {{"WriteError", "write"}, {"ReadError", "read"}, {"CommandError", "command"}};
     int i;
-    if (http == 408 || strcmp(type, "CommandTimeout") == 0)
+    if ((http == 408 && strcmp(err->operation, "command") == 0) ||
+        strcmp(type, "CommandTimeout") == 0)
         return SBX_E_COMMAND_TIMEOUT;
     for (i = 0; i < SBXI_COUNT(failed); i++) {
         if (strcmp(type, failed[i].type) == 0) {
@@ -7759,14 +7759,14 @@ static const sbxi_meaning sbxi_meanings[] = {
     {503, SBXI_CREATE, "volume", "", SBX_E_CREATION, NULL, "VolumeProvisioning"},
 };
 
-static sbx_status sbxi_classify(sbx_error *err, sbxi_action action)
+static sbx_status sbxi_classify(sbx_error *err, sbxi_action action, int value_error)
 {
     const sbxi_meaning *m = sbxi_meanings;
     if (action == SBXI_UPGRADE)
         return SBX_E_CONNECTION;
     if (action == SBXI_INSIDE)
         return sbxi_classify_inside(err);
-    if (err->http_status == 422 && action == SBXI_CREATE && !sbxi_has_value_error(err) &&
+    if (err->http_status == 422 && action == SBXI_CREATE && !value_error &&
         strcmp(err->resource_type, "sandbox") == 0)
         return SBX_E_CREATION;
     for (; m < sbxi_meanings + SBXI_COUNT(sbxi_meanings); m++) {
@@ -7784,10 +7784,10 @@ static sbx_status sbxi_classify(sbx_error *err, sbxi_action action)
 }
 
 /* What to do about it, where there is something. */
-static const char *sbxi_advice(sbx_status status, int http, int maybe_done)
+static const char *sbxi_advice(sbx_status status, int http, sbxi_action action, int maybe_done)
 {
     if (maybe_done && (status == SBX_E_ALREADY_EXISTS || status == SBX_E_NAME_CONFLICT ||
-                       status == SBX_E_NOT_FOUND))
+                       (http == 404 && action == SBXI_UPDATE)))
         return "; an earlier attempt of this call, whose answer was lost, may have succeeded";
     if (status == SBX_E_AUTHENTICATION)
         return "; check the API key (sbx_config.api_key or LANGSMITH_API_KEY)";
@@ -7806,6 +7806,7 @@ static sbx_status sbxi_service_error(const sbxi_exchange *x, sbxi_action action,
 {
     sbx_error local;
     char said[400];
+    int value_error;
     sbx_status st;
     if (!err)
         err = &local;
@@ -7814,15 +7815,15 @@ static sbx_status sbxi_service_error(const sbxi_exchange *x, sbxi_action action,
     err->attempts = x->attempts;
     err->resource_type = resource_type;
     err->operation = operation;
-    sbxi_error_body(&x->answer, err);
-    st = sbxi_classify(err, action);
+    value_error = sbxi_error_body(&x->answer, err);
+    st = sbxi_classify(err, action, value_error);
     if (st == SBX_E_QUOTA)
         err->quota_type = sbxi_quota_type(err->message);
     sbxi_copy(said, sizeof(said), err->message, strlen(err->message));
     (void)sbxi_format(err->message, sizeof(err->message), "%s%sHTTP %d for %s %s%s%s",
                       *said ? said : "", *said ? " (" : "the service answered ", x->status,
                       x->method, x->to.target, *said ? ")" : "",
-                      sbxi_advice(st, x->status, x->maybe_done));
+                      sbxi_advice(st, x->status, action, x->maybe_done));
     err->status = st;
     return st;
 }
@@ -7931,6 +7932,7 @@ static sbx_status sbxi_check_sandbox(const sbx_sandbox *sandbox, sbx_error *err)
         err->resource_type = "sandbox";
         sbxi_copy(err->last_status, sizeof(err->last_status), sandbox->status,
                   strlen(sandbox->status));
+        sbxi_error_redact(err, sandbox->client->api_key);
     }
     return st;
 }
@@ -8285,6 +8287,12 @@ static sbx_status sbxi_template_check(const sbx_template_options *o, sbx_error *
                       : sbxi_fail_argument(err, "options", "is required");
     if (st == SBX_OK)
         st = sbxi_check_name("image", o->image, err);
+    if (st == SBX_OK)
+        st = sbxi_check_optional("cpu", o->cpu, err);
+    if (st == SBX_OK)
+        st = sbxi_check_optional("memory", o->memory, err);
+    if (st == SBX_OK)
+        st = sbxi_check_optional("storage", o->storage, err);
     if (st == SBX_OK && o->volume_mount_count && !o->volume_mounts)
         st = sbxi_fail_argument(err, "volume_mounts", "is NULL, but volume_mount_count is not 0");
     for (i = 0; st == SBX_OK && i < o->volume_mount_count; i++) {
@@ -9112,20 +9120,23 @@ static sbx_status sbxi_with_end(sbx_client *client, const char *name, const sbx_
     sbx_call own;
     sbx_error why;
     sbx_status deleted;
+    size_t at;
     memset(&own, 0, sizeof(own));
     own.headers = call->headers;
     own.timeout_ms = 30000;
     deleted = sbx_sandbox_delete(client, name, &own, &why);
     if (deleted == SBX_OK || deleted == SBX_E_NOT_FOUND)
         return st;
-    if (st < 0) {
-        size_t at = strlen(err->message);
-        (void)sbxi_format(err->message + at, sizeof(err->message) - at,
-                          "; and the sandbox %s could not be deleted: %s", name, why.message);
-        return st;
+    if (st >= 0) {
+        *err = why;
+        err->message[0] = 0;
     }
-    *err = why;
-    return deleted;
+    at = strlen(err->message);
+    (void)sbxi_format(err->message + at, sizeof(err->message) - at,
+                      "%sthe sandbox %s could not be deleted: %s", at ? "; and " : "", name,
+                      why.message);
+    sbxi_error_redact(err, client->api_key);
+    return st < 0 ? st : deleted;
 }
 
 SBX_API sbx_status sbx_with_sandbox(sbx_client *client, const sbx_sandbox_options *options,
@@ -9169,7 +9180,7 @@ SBX_API sbx_status sbx_with_sandbox(sbx_client *client, const sbx_sandbox_option
         sbxi_error_clear(err);
     else if (err->status != st)
         (void)sbxi_fail(err, st, "what ran with the sandbox ended with %s", sbx_status_name(st));
-    st = sbxi_with_end(client, sandbox->name, &o.call, st, err);
+    st = sbxi_with_end(client, *sandbox->name ? sandbox->name : o.name, &o.call, st, err);
     sbx_free(sandbox);
     return st;
 }

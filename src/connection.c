@@ -82,17 +82,20 @@ static sbx_status sbxi_address_make(sbxi_address *a, const sbx_client *client, c
     const char *problem = "";
     size_t before_len = strlen(before), after_len = strlen(after);
     size_t name_len = name ? sbx_url_encode(name, strlen(name), NULL, 0) : 0;
+    sbx_status st = SBX_OK;
     char *at;
     if (sbx_url_parse(base, strlen(base), &url, &problem) != SBX_OK)
-        return sbxi_fail(err, SBX_E_PROTOCOL, "the URL \"%s\" cannot be used: %s", base, problem);
-    if (url.query_len)
-        return sbxi_fail(err, SBX_E_PROTOCOL, "the URL \"%s\" cannot be used: it has a query",
-                         base);
-    if (!url.tls && client->endpoint_tls && !sbxi_is_loopback(url.host, url.host_len))
-        return sbxi_fail(err, SBX_E_TLS,
-                         "refused to talk in clear text: the endpoint is https, but %s "
-                         "is not",
-                         base);
+        st = sbxi_fail(err, SBX_E_PROTOCOL, "the URL \"%s\" cannot be used: %s", base, problem);
+    else if (url.query_len)
+        st = sbxi_fail(err, SBX_E_PROTOCOL, "the URL \"%s\" cannot be used: it has a query", base);
+    else if (!url.tls && client->endpoint_tls && !sbxi_is_loopback(url.host, url.host_len))
+        st = sbxi_fail(err, SBX_E_TLS,
+                       "refused to talk in clear text: the endpoint is https, but %s is not", base);
+    if (st != SBX_OK) {
+        if (err)
+            sbxi_error_redact(err, client->api_key);
+        return st;
+    }
     a->text_size = url.host_len + 1 + url.path_len + before_len + name_len + after_len + 1;
     a->text = (char *)sbxi_alloc(&client->memory, a->text_size);
     if (!a->text)

@@ -215,6 +215,12 @@ static sbx_status sbxi_template_check(const sbx_template_options *o, sbx_error *
                       : sbxi_fail_argument(err, "options", "is required");
     if (st == SBX_OK)
         st = sbxi_check_name("image", o->image, err);
+    if (st == SBX_OK)
+        st = sbxi_check_optional("cpu", o->cpu, err);
+    if (st == SBX_OK)
+        st = sbxi_check_optional("memory", o->memory, err);
+    if (st == SBX_OK)
+        st = sbxi_check_optional("storage", o->storage, err);
     if (st == SBX_OK && o->volume_mount_count && !o->volume_mounts)
         st = sbxi_fail_argument(err, "volume_mounts", "is NULL, but volume_mount_count is not 0");
     for (i = 0; st == SBX_OK && i < o->volume_mount_count; i++) {
@@ -1042,20 +1048,23 @@ static sbx_status sbxi_with_end(sbx_client *client, const char *name, const sbx_
     sbx_call own;
     sbx_error why;
     sbx_status deleted;
+    size_t at;
     memset(&own, 0, sizeof(own));
     own.headers = call->headers;
     own.timeout_ms = 30000;
     deleted = sbx_sandbox_delete(client, name, &own, &why);
     if (deleted == SBX_OK || deleted == SBX_E_NOT_FOUND)
         return st;
-    if (st < 0) {
-        size_t at = strlen(err->message);
-        (void)sbxi_format(err->message + at, sizeof(err->message) - at,
-                          "; and the sandbox %s could not be deleted: %s", name, why.message);
-        return st;
+    if (st >= 0) {
+        *err = why;
+        err->message[0] = 0;
     }
-    *err = why;
-    return deleted;
+    at = strlen(err->message);
+    (void)sbxi_format(err->message + at, sizeof(err->message) - at,
+                      "%sthe sandbox %s could not be deleted: %s", at ? "; and " : "", name,
+                      why.message);
+    sbxi_error_redact(err, client->api_key);
+    return st < 0 ? st : deleted;
 }
 
 SBX_API sbx_status sbx_with_sandbox(sbx_client *client, const sbx_sandbox_options *options,
@@ -1099,7 +1108,7 @@ SBX_API sbx_status sbx_with_sandbox(sbx_client *client, const sbx_sandbox_option
         sbxi_error_clear(err);
     else if (err->status != st)
         (void)sbxi_fail(err, st, "what ran with the sandbox ended with %s", sbx_status_name(st));
-    st = sbxi_with_end(client, sandbox->name, &o.call, st, err);
+    st = sbxi_with_end(client, *sandbox->name ? sandbox->name : o.name, &o.call, st, err);
     sbx_free(sandbox);
     return st;
 }

@@ -101,6 +101,7 @@ static sbx_status sbxi_check_sandbox(const sbx_sandbox *sandbox, sbx_error *err)
         err->resource_type = "sandbox";
         sbxi_copy(err->last_status, sizeof(err->last_status), sandbox->status,
                   strlen(sandbox->status));
+        sbxi_error_redact(err, sandbox->client->api_key);
     }
     return st;
 }

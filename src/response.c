@@ -415,15 +415,16 @@ static char *sbxi_error_member(sbx_error *err, const char *path, size_t *cap)
     return strcmp(path, "detail[].msg") == 0 ? d->message : NULL;
 }
 
-/* Reads what it can of an error body into err, which is clear. */
-static void sbxi_error_body(const sbxi_buffer *body, sbx_error *err)
+/* Reads what it can of an error body into err, which is clear. Says whether any of the details, also
+   of those that are not kept, has the type value_error. */
+static int sbxi_error_body(const sbxi_buffer *body, sbx_error *err)
 {
     char scratch[256], number[21];
     sbxi_walk walk;
     sbx_json_event e;
-    int i, going_on = 0;
+    int i, going_on = 0, value_error = 0;
     if (!sbxi_buffer_len(body))
-        return;
+        return 0;
     sbxi_walk_init(&walk, sbxi_buffer_data(body), sbxi_buffer_len(body), scratch, sizeof(scratch));
     while (sbxi_walk_next(&walk, &e) == SBX_OK) {
         size_t cap;
@@ -437,6 +438,9 @@ static void sbxi_error_body(const sbxi_buffer *body, sbx_error *err)
         } else if (e.type != SBX_JSON_STRING) {
             continue;
         }
+        if (!going_on && e.len == 11 && memcmp(e.text, "value_error", 11) == 0 &&
+            strcmp(walk.path, "detail[].type") == 0)
+            value_error = 1;
         if (to && !going_on)
             to[0] = 0;
         if (to)
@@ -452,6 +456,7 @@ static void sbxi_error_body(const sbxi_buffer *body, sbx_error *err)
     if (err->detail_count)
         sbxi_copy(err->field, sizeof(err->field), err->details[0].field,
                   strlen(err->details[0].field));
+    return value_error;
 }
 
 /* 1 if text has word, which is in lower case, whatever the case of text. */
@@ -476,15 +481,6 @@ static const char *sbxi_quota_type(const char *message)
     if (counts && sbxi_mentions(message, "volume"))
         return "volume_count";
     return sbxi_mentions(message, "storage") ? "storage" : "";
-}
-
-static int sbxi_has_value_error(const sbx_error *err)
-{
-    int i;
-    for (i = 0; i < err->detail_count && i < SBX_ERROR_DETAILS; i++)
-        if (strcmp(err->details[i].type, "value_error") == 0)
-            return 1;
-    return 0;
 }
 
 /* The class of an error that does not depend on the call. */
@@ -517,7 +513,8 @@ static sbx_status sbxi_classify_inside(sbx_error *err)
         const char *type, *operation;
     } failed[] = {{"WriteError", "write"}, {"ReadError", "read"}, {"CommandError", "command"}};
     int i;
-    if (http == 408 || strcmp(type, "CommandTimeout") == 0)
+    if ((http == 408 && strcmp(err->operation, "command") == 0) ||
+        strcmp(type, "CommandTimeout") == 0)
         return SBX_E_COMMAND_TIMEOUT;
     for (i = 0; i < SBXI_COUNT(failed); i++) {
         if (strcmp(type, failed[i].type) == 0) {
@@ -579,14 +576,14 @@ static const sbxi_meaning sbxi_meanings[] = {
     {503, SBXI_CREATE, "volume", "", SBX_E_CREATION, NULL, "VolumeProvisioning"},
 };
 
-static sbx_status sbxi_classify(sbx_error *err, sbxi_action action)
+static sbx_status sbxi_classify(sbx_error *err, sbxi_action action, int value_error)
 {
     const sbxi_meaning *m = sbxi_meanings;
     if (action == SBXI_UPGRADE)
         return SBX_E_CONNECTION;
     if (action == SBXI_INSIDE)
         return sbxi_classify_inside(err);
-    if (err->http_status == 422 && action == SBXI_CREATE && !sbxi_has_value_error(err) &&
+    if (err->http_status == 422 && action == SBXI_CREATE && !value_error &&
         strcmp(err->resource_type, "sandbox") == 0)
         return SBX_E_CREATION;
     for (; m < sbxi_meanings + SBXI_COUNT(sbxi_meanings); m++) {
@@ -604,10 +601,10 @@ static sbx_status sbxi_classify(sbx_error *err, sbxi_action action)
 }
 
 /* What to do about it, where there is something. */
-static const char *sbxi_advice(sbx_status status, int http, int maybe_done)
+static const char *sbxi_advice(sbx_status status, int http, sbxi_action action, int maybe_done)
 {
     if (maybe_done && (status == SBX_E_ALREADY_EXISTS || status == SBX_E_NAME_CONFLICT ||
-                       status == SBX_E_NOT_FOUND))
+                       (http == 404 && action == SBXI_UPDATE)))
         return "; an earlier attempt of this call, whose answer was lost, may have succeeded";
     if (status == SBX_E_AUTHENTICATION)
         return "; check the API key (sbx_config.api_key or LANGSMITH_API_KEY)";
@@ -626,6 +623,7 @@ static sbx_status sbxi_service_error(const sbxi_exchange *x, sbxi_action action,
 {
     sbx_error local;
     char said[400];
+    int value_error;
     sbx_status st;
     if (!err)
         err = &local;
@@ -634,15 +632,15 @@ static sbx_status sbxi_service_error(const sbxi_exchange *x, sbxi_action action,
     err->attempts = x->attempts;
     err->resource_type = resource_type;
     err->operation = operation;
-    sbxi_error_body(&x->answer, err);
-    st = sbxi_classify(err, action);
+    value_error = sbxi_error_body(&x->answer, err);
+    st = sbxi_classify(err, action, value_error);
     if (st == SBX_E_QUOTA)
         err->quota_type = sbxi_quota_type(err->message);
     sbxi_copy(said, sizeof(said), err->message, strlen(err->message));
     (void)sbxi_format(err->message, sizeof(err->message), "%s%sHTTP %d for %s %s%s%s",
                       *said ? said : "", *said ? " (" : "the service answered ", x->status,
                       x->method, x->to.target, *said ? ")" : "",
-                      sbxi_advice(st, x->status, x->maybe_done));
+                      sbxi_advice(st, x->status, action, x->maybe_done));
     err->status = st;
     return st;
 }

@@ -1072,46 +1072,6 @@ static void the_body_of_a_refused_upgrade_is_read_only_so_far(void **state)
     end(&w, sandbox);
 }
 
-static void errors_over_http_are_operation_errors(void **state)
-{
-    static const struct {
-        int http;
-        const char *body;
-        sbx_status status;
-    } cases[] = {
-        {400, "{\"detail\":{\"error\":\"CommandError\",\"message\":\"no such shell\"}}",
-         SBX_E_OPERATION},
-        {403, "{\"detail\":\"no such shell\"}", SBX_E_OPERATION},
-        {400, "{\"detail\":{\"error\":\"NotReady\",\"message\":\"no such shell\"}}",
-         SBX_E_NOT_READY},
-        {502, "{\"detail\":{\"error\":\"ConnectionError\",\"message\":\"no such shell\"}}",
-         SBX_E_CONNECTION},
-    };
-    size_t i;
-    (void)state;
-    for (i = 0; i < COUNT(cases); i++) {
-        world w;
-        sbx_sandbox *sandbox;
-        sbx_result *result;
-        sbx_error err;
-        peer *p;
-        world_init(&w);
-        w.config.max_retries = SBX_NONE;
-        p = world_peer(&w);
-        peer_request(p, "GET", WS);
-        peer_reply_with(p, 404, "Connection: close\r\n", "");
-        peer_close(p);
-        p = world_peer(&w);
-        peer_request(p, "POST", "/sb-1/execute");
-        peer_reply(p, cases[i].http, cases[i].body);
-        sandbox = begin(&w);
-        assert_status(&w, cases[i].status, run(sandbox, NULL, &result, &err), &err);
-        assert_says(&w, &err, "no such shell");
-        assert_int_equal(err.http_status, cases[i].http);
-        end(&w, sandbox);
-    }
-}
-
 static void a_command_over_http_is_never_sent_twice(void **state)
 {
     world w;
@@ -3156,7 +3116,6 @@ int main(void)
         cmocka_unit_test(an_upgrade_answered_by_a_page_is_an_error_at_once),
         cmocka_unit_test(an_upgrade_answered_by_a_page_without_an_end_is_an_error_soon),
         cmocka_unit_test(the_body_of_a_refused_upgrade_is_read_only_so_far),
-        cmocka_unit_test(errors_over_http_are_operation_errors),
         cmocka_unit_test(a_command_over_http_is_never_sent_twice),
         cmocka_unit_test(a_command_over_http_is_tried_again_only_if_it_did_not_run),
         cmocka_unit_test(once_execute_was_sent_nothing_falls_back),

@@ -47,6 +47,27 @@ static sbx_status create(world *w, sbx_error *err)
     return st;
 }
 
+static sbx_status update(world *w, sbx_error *err)
+{
+    sbx_template_update_options options;
+    sbx_template *got = NULL;
+    sbx_status st;
+    memset(&options, 0, sizeof(options));
+    options.new_name = "new";
+    st = sbx_template_update(w->client, "t", &options, &got, err);
+    check_error(w, st, err);
+    assert_int_equal(got != NULL, st == SBX_OK);
+    sbx_free(got);
+    return st;
+}
+
+/* The calls that may not be repeated without care, and one that may. */
+static const struct {
+    const char *method, *path;
+    sbx_status (*make)(world *w, sbx_error *err);
+} ways[] = {{"POST", COLLECTION, create}, {"PATCH", PATH, update}, {"GET", PATH, get}};
+enum { CHANGES = 2, WAYS = 3 };
+
 /* A peer that answers n requests for the template. */
 static peer *good_peer(world *w, int n)
 {
@@ -107,6 +128,19 @@ static void sequence_done(sequence *s, world *w)
     world_done(w);
 }
 
+/* Refuses every request. */
+typedef struct refusals {
+    int status, requests;
+} refusals;
+
+static void serve_refusals(peer *p, void *user)
+{
+    refusals *r = (refusals *)user;
+    r->requests++;
+    peer_take_request(p);
+    peer_reply(p, r->status, "{}");
+}
+
 #define BUSY "Content-Length: 17\r\n\r\n{\"detail\":\"busy\"}"
 
 /* ---- connections ---- */
@@ -153,85 +187,122 @@ static void a_kept_connection_that_the_server_closed_is_replaced(void **state)
     }
 }
 
-static void a_creation_too_gets_a_fresh_connection_for_a_stale_one(void **state)
+static void a_change_too_gets_a_fresh_connection_for_a_stale_one(void **state)
 {
-    world w;
-    sbx_error err;
-    peer *p;
+    int k;
     (void)state;
-    world_init(&w);
-    peer_close(good_peer(&w, 1));
-    p = world_peer(&w);
-    peer_request(p, "POST", COLLECTION);
-    peer_reply(p, 201, TEMPLATE);
-    world_open(&w);
-    assert_status(&w, SBX_OK, get(&w, &err), &err);
-    assert_status(&w, SBX_OK, create(&w, &err), &err);
-    assert_int_equal(w.dials, 2);
-    world_done(&w);
-}
-
-static void a_creation_that_may_have_arrived_is_not_repeated(void **state)
-{
-    int how;
-    (void)state;
-    for (how = 0; how < 3; how++) {
+    for (k = 0; k < CHANGES; k++) {
         world w;
         sbx_error err;
         peer *p;
+        int64_t start;
         world_init(&w);
+        peer_close(good_peer(&w, 1));
         p = world_peer(&w);
-        peer_request(p, "POST", COLLECTION);
-        if (how == 2)
-            peer_puts(p, "HTTP/1.1 201 Cre");
-        if (how == 1)
-            peer_reset(p);
-        else
-            peer_close(p);
-        world_open(&w);
-        assert_true(sbx_status_is(create(&w, &err), SBX_E_CONNECTION));
-        assert_int_equal(err.attempts, 1);
-        assert_int_equal(w.dials, 1);
-        world_done(&w);
-    }
-}
-
-static void a_creation_that_arrived_on_a_kept_connection_is_not_repeated(void **state)
-{
-    int how;
-    (void)state;
-    for (how = 0; how < 2; how++) {
-        world w;
-        sbx_error err;
-        peer *p;
-        world_init(&w);
-        p = good_peer(&w, 1);
-        peer_request(p, "POST", COLLECTION);
-        if (how)
-            peer_reset(p);
-        else
-            peer_close(p);
+        peer_request(p, ways[k].method, ways[k].path);
+        peer_reply(p, 200, TEMPLATE);
         world_open(&w);
         assert_status(&w, SBX_OK, get(&w, &err), &err);
-        assert_true(sbx_status_is(create(&w, &err), SBX_E_CONNECTION));
-        assert_int_equal(w.dials, 1);
+        start = w.now;
+        assert_status(&w, SBX_OK, ways[k].make(&w, &err), &err);
+        assert_int_equal(w.dials, 2);
+        assert_int_equal(w.now, start);
         world_done(&w);
     }
 }
 
-static void a_creation_of_which_a_part_was_written_is_not_repeated(void **state)
+static void a_fresh_connection_for_a_stale_one_is_made_once(void **state)
 {
-    world w;
-    sbx_error err;
+    int k;
     (void)state;
-    world_init(&w);
-    world_peer(&w)->take_at_most = 60;
-    world_open(&w);
-    w.peers[0]->optional = 1;
-    assert_true(sbx_status_is(create(&w, &err), SBX_E_CONNECTION));
-    assert_int_equal(w.dials, 1);
-    assert_int_equal(err.native_code, 104);
-    world_done(&w);
+    for (k = 0; k < CHANGES; k++) {
+        world w;
+        sbx_error err;
+        peer *p;
+        world_init(&w);
+        peer_close(good_peer(&w, 1));
+        p = world_peer(&w);
+        peer_request(p, ways[k].method, ways[k].path);
+        peer_close(p);
+        world_open(&w);
+        assert_status(&w, SBX_OK, get(&w, &err), &err);
+        assert_status(&w, SBX_E_CONNECTION, ways[k].make(&w, &err), &err);
+        assert_int_equal(err.attempts, 1);
+        assert_int_equal(w.dials, 2);
+        assert_int_equal(w.slept, 0);
+        world_done(&w);
+    }
+}
+
+static void a_change_that_may_have_arrived_is_not_repeated(void **state)
+{
+    int how, k;
+    (void)state;
+    for (how = 0; how < 3; how++) {
+        for (k = 0; k < CHANGES; k++) {
+            world w;
+            sbx_error err;
+            peer *p;
+            world_init(&w);
+            p = world_peer(&w);
+            peer_request(p, ways[k].method, ways[k].path);
+            if (how == 2)
+                peer_puts(p, "HTTP/1.1 201 Cre");
+            if (how == 1)
+                peer_reset(p);
+            else
+                peer_close(p);
+            world_open(&w);
+            assert_true(sbx_status_is(ways[k].make(&w, &err), SBX_E_CONNECTION));
+            assert_int_equal(err.attempts, 1);
+            assert_int_equal(w.dials, 1);
+            assert_int_equal(w.slept, 0);
+            world_done(&w);
+        }
+    }
+}
+
+static void a_change_that_arrived_on_a_kept_connection_is_not_repeated(void **state)
+{
+    int how, k;
+    (void)state;
+    for (how = 0; how < 2; how++) {
+        for (k = 0; k < CHANGES; k++) {
+            world w;
+            sbx_error err;
+            peer *p;
+            world_init(&w);
+            p = good_peer(&w, 1);
+            peer_request(p, ways[k].method, ways[k].path);
+            if (how)
+                peer_reset(p);
+            else
+                peer_close(p);
+            world_open(&w);
+            assert_status(&w, SBX_OK, get(&w, &err), &err);
+            assert_true(sbx_status_is(ways[k].make(&w, &err), SBX_E_CONNECTION));
+            assert_int_equal(w.dials, 1);
+            world_done(&w);
+        }
+    }
+}
+
+static void a_change_of_which_a_part_was_written_is_not_repeated(void **state)
+{
+    int k;
+    (void)state;
+    for (k = 0; k < CHANGES; k++) {
+        world w;
+        sbx_error err;
+        world_init(&w);
+        world_peer(&w)->take_at_most = 60;
+        world_open(&w);
+        w.peers[0]->optional = 1;
+        assert_true(sbx_status_is(ways[k].make(&w, &err), SBX_E_CONNECTION));
+        assert_int_equal(w.dials, 1);
+        assert_int_equal(err.native_code, 104);
+        world_done(&w);
+    }
 }
 
 static void a_get_is_repeated_when_its_connection_breaks(void **state)
@@ -517,6 +588,133 @@ static void too_many_requests_wait_as_the_service_says(void **state)
     assert_between(pauses[0], 0, 1000);
     retry_after("Sun, 66 Foo 1994 08:49:37 GMT", pauses);
     assert_between(pauses[0], 0, 2000);
+}
+
+/* Randomness that is always the same two bytes: what they make of a pause's random second. */
+static sbx_status entropy_of(void *state, void *buf, size_t len, unsigned char a, unsigned char b)
+{
+    unsigned char *out = (unsigned char *)buf;
+    size_t i;
+    (void)state;
+    for (i = 0; i < len; i++)
+        out[i] = i % 2 ? b : a;
+    return SBX_OK;
+}
+
+static sbx_status least_entropy(void *state, void *buf, size_t len)
+{
+    return entropy_of(state, buf, len, 0, 0);
+}
+
+static sbx_status most_entropy(void *state, void *buf, size_t len)
+{
+    return entropy_of(state, buf, len, 1000 >> 8, 1000 & 255);
+}
+
+static sbx_status no_entropy(void *state, void *buf, size_t len)
+{
+    (void)state;
+    (void)buf;
+    (void)len;
+    return SBX_E_ENTROPY;
+}
+
+static void pauses_are_what_the_protocol_says_and_a_random_second(void **state)
+{
+    static const struct {
+        const char *reply;
+        int64_t pauses[7]; /* in seconds, without the random one */
+        int64_t limit;
+    } cases[] = {
+        {"HTTP/1.1 502 x\r\n" BUSY, {1, 2, 4, 8, 10, 10, 10}, 10000},
+        {"HTTP/1.1 503 x\r\n" BUSY, {1, 2, 4, 8, 10, 10, 10}, 10000},
+        {"HTTP/1.1 504 x\r\nRetry-After: 7\r\n" BUSY, {1, 2, 4, 8, 10, 10, 10}, 10000},
+        {"HTTP/1.1 429 x\r\n" BUSY, {1, 2, 4, 8, 16, 32, 60}, 60000},
+        {"HTTP/1.1 429 x\r\nRetry-After: 5\r\n" BUSY, {5, 10, 20, 40, 60, 60, 60}, 60000},
+        {"HTTP/1.1 429 x\r\nRetry-After: 0\r\n" BUSY, {0, 0, 0, 0, 0, 0, 0}, 60000},
+    };
+    static sbx_status (*const entropies[])(void *, void *, size_t) = {least_entropy, most_entropy,
+                                                                      no_entropy};
+    size_t i;
+    int e, k, way;
+    (void)state;
+    for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        for (e = 0; e < 3; e++) {
+            for (way = 0; way < WAYS; way++) {
+                world w;
+                sbx_error err;
+                sequence s;
+                world_init(&w);
+                w.transport.entropy = entropies[e];
+                w.config.max_retries = 7;
+                sequence_init(&s, &w, cases[i].reply, 7, 1);
+                world_open(&w);
+                assert_status(&w, SBX_OK, ways[way].make(&w, &err), &err);
+                for (k = 0; k < 7; k++) {
+                    int64_t ms = cases[i].pauses[k] * 1000 + (e == 1 ? 1000 : 0);
+                    assert_int_equal(s.times[k + 1] - s.times[k],
+                                     ms < cases[i].limit ? ms : cases[i].limit);
+                }
+                sequence_done(&s, &w);
+            }
+        }
+    }
+}
+
+static void a_connection_that_is_refused_is_tried_again_with_the_same_pauses(void **state)
+{
+    int way, k;
+    (void)state;
+    for (way = 0; way < WAYS; way++) {
+        world w;
+        sbx_error err;
+        peer *p;
+        world_init(&w);
+        w.transport.entropy = least_entropy;
+        w.config.max_retries = 6;
+        for (k = 0; k < 6; k++)
+            world_peer(&w)->refuse = k % 2 ? SBX_E_RESOLVE : SBX_E_CONNECT;
+        p = world_peer(&w);
+        peer_request(p, ways[way].method, ways[way].path);
+        peer_reply(p, 200, TEMPLATE);
+        world_open(&w);
+        assert_status(&w, SBX_OK, ways[way].make(&w, &err), &err);
+        for (k = 0; k < 6; k++)
+            assert_int_equal(w.peers[k + 1]->dialled_at - w.peers[k]->dialled_at,
+                             k < 4 ? 1000 << k : 10000);
+        world_done(&w);
+    }
+}
+
+static void any_number_of_repetitions_can_be_had(void **state)
+{
+    static const int numbers[] = {50, 1000, INT_MAX};
+    int i;
+    (void)state;
+    for (i = 0; i < 3; i++) {
+        sbx_call call = {3600000, NULL, NULL};
+        refusals r = {429 + 74 * (i % 2), 0};
+        world w;
+        sbx_error err;
+        sbx_status st;
+        world_init(&w);
+        w.transport.entropy = least_entropy;
+        w.config.max_retries = numbers[i];
+        w.serve = serve_refusals;
+        w.serve_user = &r;
+        world_open(&w);
+        st = get_with(&w, &call, &err);
+        if (i == 0) {
+            assert_int_equal(st, SBX_E_QUOTA);
+            assert_int_equal(err.attempts, 51);
+            assert_int_equal(w.slept, (1 + 2 + 4 + 8 + 16 + 32 + 44 * 60) * 1000);
+        } else {
+            assert_int_equal(st, SBX_E_TIMEOUT);
+            assert_int_equal(w.slept, 3600000);
+        }
+        assert_int_equal(r.requests, err.attempts);
+        world_done(&w);
+    }
 }
 
 static void a_quota_error_remains_after_the_last_attempt(void **state)
@@ -1629,10 +1827,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_connection_serves_many_calls),
         cmocka_unit_test(a_kept_connection_that_the_server_closed_is_replaced),
-        cmocka_unit_test(a_creation_too_gets_a_fresh_connection_for_a_stale_one),
-        cmocka_unit_test(a_creation_that_may_have_arrived_is_not_repeated),
-        cmocka_unit_test(a_creation_that_arrived_on_a_kept_connection_is_not_repeated),
-        cmocka_unit_test(a_creation_of_which_a_part_was_written_is_not_repeated),
+        cmocka_unit_test(a_change_too_gets_a_fresh_connection_for_a_stale_one),
+        cmocka_unit_test(a_fresh_connection_for_a_stale_one_is_made_once),
+        cmocka_unit_test(a_change_that_may_have_arrived_is_not_repeated),
+        cmocka_unit_test(a_change_that_arrived_on_a_kept_connection_is_not_repeated),
+        cmocka_unit_test(a_change_of_which_a_part_was_written_is_not_repeated),
         cmocka_unit_test(a_get_is_repeated_when_its_connection_breaks),
         cmocka_unit_test(a_get_gives_up_after_three_repetitions),
         cmocka_unit_test(connection_close_and_http_1_0_end_the_connection),
@@ -1644,6 +1843,9 @@ int main(void)
         cmocka_unit_test(pauses_double_and_stay_below_ten_seconds),
         cmocka_unit_test(pauses_are_not_always_the_same),
         cmocka_unit_test(too_many_requests_wait_as_the_service_says),
+        cmocka_unit_test(pauses_are_what_the_protocol_says_and_a_random_second),
+        cmocka_unit_test(a_connection_that_is_refused_is_tried_again_with_the_same_pauses),
+        cmocka_unit_test(any_number_of_repetitions_can_be_had),
         cmocka_unit_test(a_quota_error_remains_after_the_last_attempt),
         cmocka_unit_test(a_monstrous_retry_after_cannot_outlast_the_deadline),
         cmocka_unit_test(a_pause_for_too_many_requests_never_takes_more_than_a_minute),

@@ -1,8 +1,10 @@
-/* The quick start with each allocation, and each call of the transport, failing in turn: a clear
-   error, nothing left behind, no hang. And what it costs when nothing fails. */
+/* The quick start and each call of the control plane with each allocation, and the quick start with
+   each call of the transport, failing in turn: a clear error, nothing left behind, no hang. And what
+   it costs when nothing fails. */
 #define SANDBOX_IMPLEMENTATION
 #include "sandbox.h"
 
+#include "calls.h"
 #include "service.h"
 
 static const service_output outputs[] = {{SBX_STDOUT, "4\n"}, {SBX_STDERR, "warning\n"}};
@@ -149,6 +151,59 @@ static void every_allocation_may_fail(void **state)
     print_message("quick start: %d allocations\n", whole);
 }
 
+/* An answer that every call of the control plane is content with, and one that none is. */
+static void serve_anything(peer *p, void *user)
+{
+    peer_take_request(p);
+    if (*(int *)user)
+        peer_reply(
+            p, 409,
+            "{\"detail\":[{\"loc\":[\"a\"],\"msg\":\"b\"},{\"loc\":[\"c\"],\"msg\":\"d\"}]}");
+    else
+        peer_reply(
+            p, 200,
+            "{\"name\":\"n\",\"templates\":[{\"volume_mounts\":[{},{}]}],\"volumes\":[{},{}],"
+            "\"pools\":[{\"replicas\":1}],\"sandboxes\":[{\"vcpus\":1}],"
+            "\"volume_mounts\":[{\"mount_path\":\"p\"}]}");
+}
+
+static void every_allocation_of_every_call_may_fail(void **state)
+{
+    static const char *const headers[] = {"X-Trace: 1", NULL};
+    sbx_call call = {0, headers, NULL};
+    int which, from, refuses, n, least = 1000, most = 0;
+    (void)state;
+    for (which = 0; which < CALLS; which++)
+        for (refuses = 0; refuses < 2; refuses++)
+            for (from = 0; from < 2; from++) {
+                int failed = 1;
+                for (n = 1; failed; n++) {
+                    sbx_error err;
+                    sbx_status st;
+                    world w;
+                    world_init(&w);
+                    w.serve = serve_anything;
+                    w.serve_user = &refuses;
+                    world_open(&w);
+                    w.allocs = 0;
+                    w.fail_alloc = n;
+                    w.fail_from = from;
+                    st = call_with(&w, which, &call, &err);
+                    failed = w.failed_allocs;
+                    if (failed ? st != SBX_E_MEMORY && st != SBX_OK && !err.http_status
+                               : (st == SBX_OK) == refuses)
+                        world_fail(&w, "%s, allocation %d: %s: %s", calls[which].function, n,
+                                   sbx_status_name(st), err.message);
+                    world_done(&w);
+                }
+                least = n - 2 < least ? n - 2 : least;
+                most = n - 2 > most ? n - 2 : most;
+            }
+    print_message("a call of the control plane: %d to %d allocations\n", least, most);
+    assert_between(least, 4, most);
+    assert_true(most < 20);
+}
+
 /* The kinds of calls, with the families of errors that each may lead to. */
 typedef struct failing_kind {
     unsigned kind;
@@ -255,6 +310,7 @@ int main(void)
             the_quick_start_takes_one_connection_for_each_plane_and_one_for_the_command),
         cmocka_unit_test(running_true_takes_few_allocations),
         cmocka_unit_test(every_allocation_may_fail),
+        cmocka_unit_test(every_allocation_of_every_call_may_fail),
         cmocka_unit_test(every_call_of_the_transport_may_fail),
         cmocka_unit_test(a_command_in_hand_survives_failing_allocations),
     };
