@@ -25,7 +25,7 @@ const char attach_help[] =
 
 const char kill_help[] = "Usage: sbx kill [OPTION].. SANDBOX:ID..\n"
                          "\n"
-                         "Kills commands that `sbx run --detach` has left. One that has ended "
+                         "Kills commands that `sbx run --detach` has left. One that has ended\n"
                          "already is none the worse.\n"
                          "\n"
                          "Options:\n"
