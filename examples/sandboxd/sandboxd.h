@@ -59,7 +59,8 @@
 #define SD_MAX_REMEMBERED (128u << 20) /* bytes of output of ended commands */
 #define SD_MAX_SANDBOXES 256
 #define SD_MAX_TEMPLATES 1024
-#define SD_MAX_NAME 1024 /* bytes of a name */
+#define SD_MAX_NAME 1024       /* bytes of a name */
+#define SD_MAX_MOUNT_PATH 2048 /* bytes */
 #define SD_MAX_COMMAND_ID 128
 #define SD_RING_SIZE (1u << 20) /* of output, for each stream of a command */
 #define SD_CHUNK 65536u         /* bytes of output in one message, and of one read */
@@ -487,12 +488,22 @@ typedef struct sd_words {
 void sd_words_add(sd_words *words, char *word); /* word is owned by words then */
 void sd_words_free(sd_words *words);
 
+/* A directory of ours that a sandbox has at a path of its own. */
+typedef struct sd_mount {
+    char *directory, *path; /* both absolute */
+} sd_mount;
+
 /* Makes what a sandbox has of its own below root, and adds to bwrap the options that mount the
    rest. image is the directory of an image, NULL: the host's system directories; seen is the name
    by which bubblewrap will find it. owner owns all that is made, -1: this process's user. 0 or -1
    with errno. */
 int sd_root_make(const char *root, const char *image, const char *seen, uid_t owner,
                  sd_words *bwrap);
+/* Behind sd_root_make: makes the mount points and adds to bwrap the options that mount the
+   directories, which then belong to owner. seen are the names by which bubblewrap will find them,
+   NULL: their own. NULL, or why a path can be no mount point, to be freed. */
+char *sd_root_mount(const char *root, const char *image, uid_t owner, const sd_mount *mounts,
+                    size_t count, char *const *seen, sd_words *bwrap);
 
 /* ---- sandbox.c ---- */
 
@@ -509,11 +520,6 @@ typedef struct sd_isolation {
 /* Finds out; directory is for a trial. 0, or -1 when stderr has been told what is missing. */
 int sd_isolation_find(sd_isolation *isolation, const char *directory);
 
-/* A directory of ours that a sandbox has at a path of its own. */
-typedef struct sd_mount {
-    char *directory, *path; /* both absolute */
-} sd_mount;
-
 typedef struct sd_sandbox sd_sandbox;
 struct sd_sandbox {
     uv_loop_t *loop;
@@ -525,7 +531,7 @@ struct sd_sandbox {
     size_t mount_count;
     double cpus;   /* how many processors it may use; 0: all */
     double memory; /* how many bytes; 0: any */
-    int port;              /* of its data plane, once it was started */
+    int port;      /* of its data plane, once it was started */
     void *user;
     void (*on_ready)(sd_sandbox *sandbox);
     void (*on_exit)(sd_sandbox *sandbox); /* no process is left; the structure may be freed */
