@@ -761,6 +761,8 @@ void sd_handle_box_delete(sd_conn *conn);
    once. */
 void sd_box_warm(sd_control *control, sd_pool *pool, sd_list *list, sd_template *template);
 int sd_box_is_ready(const sd_named *item);
+/* 0 as soon as its process has ended, while sd_box_is_ready may need a moment to notice. */
+int sd_box_is_alive(const sd_named *item);
 /* Deletes all that are in a list. */
 void sd_boxes_delete(sd_list *list);
 void sd_box_delete(sd_named *item);
