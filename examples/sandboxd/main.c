@@ -32,11 +32,24 @@ static const char usage[] =
     "                     directories, read-only\n"
     "  --no-isolation     run commands as plain processes of this user, who can do what you can "
     "do\n"
+    "  --limits HOW       how the CPU and memory of templates are enforced: cgroup (all commands\n"
+    "                     of a sandbox together, by control groups), rlimit (memory per process,\n"
+    "                     processors by affinity; weaker), none, or auto, the default: by control\n"
+    "                     groups where these can be used\n"
     "  --help, --version\n"
     "\n"
     "It ends on SIGINT, SIGTERM and SIGHUP, and everything that it started ends with it.\n";
 
-enum { OPT_PORT = 256, OPT_DATA, OPT_KEY, OPT_IMAGE, OPT_NO_ISOLATION, OPT_HELP, OPT_VERSION };
+enum {
+    OPT_PORT = 256,
+    OPT_DATA,
+    OPT_KEY,
+    OPT_IMAGE,
+    OPT_NO_ISOLATION,
+    OPT_LIMITS,
+    OPT_HELP,
+    OPT_VERSION
+};
 
 static const struct option options[] = {
     {"port", required_argument, NULL, OPT_PORT},
@@ -44,6 +57,7 @@ static const struct option options[] = {
     {"api-key", required_argument, NULL, OPT_KEY},
     {"image", required_argument, NULL, OPT_IMAGE},
     {"no-isolation", no_argument, NULL, OPT_NO_ISOLATION},
+    {"limits", required_argument, NULL, OPT_LIMITS},
     {"help", no_argument, NULL, OPT_HELP},
     {"version", no_argument, NULL, OPT_VERSION},
     {NULL, 0, NULL, 0},
@@ -90,6 +104,19 @@ static int take_key(sd_control *control, const char *text)
     return 0;
 }
 
+static int take_limits(sd_control *control, const char *text)
+{
+    static const char *const kinds[] = {"auto", "cgroup", "rlimit", "none"}; /* as sd_limits_kind */
+    size_t i;
+    for (i = 0; i < SD_COUNT(kinds); i++)
+        if (strcmp(text, kinds[i]) == 0) {
+            control->isolation.limits.kind = (sd_limits_kind)i;
+            return 0;
+        }
+    sd_log("--limits is auto, cgroup, rlimit or none, not %s", text);
+    return -1;
+}
+
 /* -1: go on; else the exit status. */
 static int take_options(sd_control *control, int argc, char **argv)
 {
@@ -113,6 +140,9 @@ static int take_options(sd_control *control, int argc, char **argv)
             break;
         case OPT_NO_ISOLATION:
             control->isolation.none = 1;
+            break;
+        case OPT_LIMITS:
+            problem = take_limits(control, optarg);
             break;
         case OPT_HELP:
             fputs(usage, stdout);
