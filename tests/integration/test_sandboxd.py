@@ -1718,10 +1718,10 @@ class Report(unittest.TestResult):
             self.say("failed", test, "\n".join(self.problems))
 
 
-def main():
-    tests = unittest.defaultTestLoader.loadTestsFromModule(sys.modules[__name__])
+def main(module=sys.modules[__name__]):
+    tests = unittest.defaultTestLoader.loadTestsFromModule(module)
     if len(sys.argv) > 1:
-        tests = unittest.defaultTestLoader.loadTestsFromNames(sys.argv[1:], sys.modules[__name__])
+        tests = unittest.defaultTestLoader.loadTestsFromNames(sys.argv[1:], module)
     report = Report()
     print(f"1..{tests.countTestCases()}")
     tests.run(report)
