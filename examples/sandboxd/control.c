@@ -251,11 +251,13 @@ int sd_control_run(sd_control *control)
         return 1;
     uv_loop_init(&loop);
     control->loop = &loop;
-    if (sd_isolation_find(&control->isolation, control->data) == 0)
+    if (sd_isolation_find(&control->isolation, control->data) == 0 &&
+        sd_limits_find(&control->isolation.limits, control->isolation.user) == 0)
         status = serve(control);
     uv_walk(&loop, close_handle, NULL);
     uv_run(&loop, UV_RUN_DEFAULT);
     uv_loop_close(&loop);
+    sd_groups_release(&control->isolation.limits.groups);
     leave_data(control, temporary);
     for (i = SD_LISTS; i-- > 0;)
         sd_list_free(&control->lists[i]);
