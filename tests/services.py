@@ -66,11 +66,20 @@ class LocalServer(Service):
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.load(answer)
 
+    def names(self, path, key):
+        return {item["name"] for item in self.get(path)[key]}
+
     def sandboxes(self):
-        return {box["name"] for box in self.get("/boxes")["sandboxes"]}
+        return self.names("/boxes", "sandboxes")
 
     def templates(self):
-        return {template["name"] for template in self.get("/templates")["templates"]}
+        return self.names("/templates", "templates")
+
+    def volumes(self):
+        return self.names("/volumes", "volumes")
+
+    def pools(self):
+        return self.names("/pools", "pools")
 
 
 class Answer:

@@ -33,8 +33,9 @@ def finish(process, limit=60):
 
 
 def expect_nothing_left():
-    expect(not SERVER.sandboxes(), f"sandboxes are left: {SERVER.sandboxes()}")
-    expect(not SERVER.templates(), f"templates are left: {SERVER.templates()}")
+    for kind in ("sandboxes", "templates", "volumes", "pools"):
+        names = getattr(SERVER, kind)()
+        expect(not names, f"{kind} are left: {names}")
 
 
 def prints(name, pattern, err=""):
@@ -93,6 +94,8 @@ EXAMPLES = {
                         r"Python 3\.\d+\.\d+\nin the list\n"
                         r"image python:3\.12-slim, cpu 1, memory 1Gi\n"
                         r"in use: it cannot be deleted\ndeleted\n"),
+    "volumes": prints("volumes", r"persistent data\nit has 2Gi now\n"),
+    "pools": prints("pools", r"2 replicas\nPython 3\.\d+\.\d+\n3 replicas\n"),
     "own_transport": prints("own_transport", r"hello\n"),
     "async_creation": prints("async_creation", r"(provisioning\n){2}(ready: hello\n){2}"),
 }
