@@ -1718,7 +1718,8 @@ class Report(unittest.TestResult):
             self.say("failed", test, "\n".join(self.problems))
 
 
-def main(module=sys.modules[__name__]):
+def main(module):
+    """Runs the tests of a module, or those that the command line names."""
     tests = unittest.defaultTestLoader.loadTestsFromModule(module)
     if len(sys.argv) > 1:
         tests = unittest.defaultTestLoader.loadTestsFromNames(sys.argv[1:], module)
@@ -1732,4 +1733,4 @@ def main(module=sys.modules[__name__]):
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.modules[__name__])
