@@ -132,9 +132,17 @@ static int is_stale(const char *name)
 
 /* ---- removing ---- */
 
+/* Processes need CPU time to end, too; with little of it, many would take long. */
+static void lift_cpu(const char *directory)
+{
+    if (put(directory, "cpu.max", "max") < 0)
+        (void)put(directory, "cpu.cfs_quota_us", "-1");
+}
+
 static void kill_members(const char *directory)
 {
     char *text, *rest, *line;
+    lift_cpu(directory);
     if (put(directory, "cgroup.kill", "1") == 0)
         return;
     text = rest = get(directory, "cgroup.procs");
@@ -275,6 +283,16 @@ void sd_groups_close(int fds[SD_MAX_GROUPS])
         if (fds[i] >= 0)
             close(fds[i]);
         fds[i] = -1;
+    }
+}
+
+void sd_groups_lift(const sd_groups *groups, const char *name)
+{
+    size_t i;
+    for (i = 0; i < groups->count; i++) {
+        char *path = group_path(groups, i, name);
+        lift_cpu(path);
+        free(path);
     }
 }
 
@@ -473,7 +491,7 @@ void sd_groups_release(sd_groups *groups)
     while (groups->count > 0) {
         struct sd_hierarchy *h = &groups->at[groups->count - 1];
         if (groups->version == 2) {
-            pass_on(h->directory, '-', h->controllers);
+            pass_on(h->directory, '-', ~0u);
             pass_on(h->base, '-', h->enabled);
         }
         if (h->moved) {
