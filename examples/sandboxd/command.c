@@ -355,8 +355,9 @@ void sd_command_reaped(sd_agent *agent, pid_t pid, int wait_status)
 
 void sd_command_kill(sd_command *command)
 {
-    if (!command->exited)
-        kill(-command->pid, SIGKILL);
+    /* It may not have come to lead its group yet. */
+    if (!command->exited && kill(-command->pid, SIGKILL) < 0)
+        kill(command->pid, SIGKILL);
 }
 
 /* ---- input ---- */

@@ -132,9 +132,17 @@ static int is_stale(const char *name)
 
 /* ---- removing ---- */
 
+/* Processes need CPU time to end, too; with little of it, many would take long. */
+static void lift_cpu(const char *directory)
+{
+    if (put(directory, "cpu.max", "max") < 0)
+        (void)put(directory, "cpu.cfs_quota_us", "-1");
+}
+
 static void kill_members(const char *directory)
 {
     char *text, *rest, *line;
+    lift_cpu(directory);
     if (put(directory, "cgroup.kill", "1") == 0)
         return;
     text = rest = get(directory, "cgroup.procs");
@@ -278,6 +286,16 @@ void sd_groups_close(int fds[SD_MAX_GROUPS])
     }
 }
 
+void sd_groups_lift(const sd_groups *groups, const char *name)
+{
+    size_t i;
+    for (i = 0; i < groups->count; i++) {
+        char *path = group_path(groups, i, name);
+        lift_cpu(path);
+        free(path);
+    }
+}
+
 int sd_groups_remove(const sd_groups *groups, const char *name)
 {
     int gone = 1;
@@ -390,7 +408,7 @@ static int try_to_join(uid_t user, const int fds[SD_MAX_GROUPS])
 }
 
 /* Makes a group with limits, and a process in it, for a trial. 0 or -1; then why says more. */
-static int try(sd_groups *groups, uid_t user, char why[256])
+static int try_limits(sd_groups *groups, uid_t user, char why[256])
 {
     int fds[SD_MAX_GROUPS], problem, rounds = 0;
     char *said = sd_groups_make(groups, "trial", 0.5, 64 << 20, fds);
@@ -473,7 +491,7 @@ void sd_groups_release(sd_groups *groups)
     while (groups->count > 0) {
         struct sd_hierarchy *h = &groups->at[groups->count - 1];
         if (groups->version == 2) {
-            pass_on(h->directory, '-', h->controllers);
+            pass_on(h->directory, '-', ~0u);
             pass_on(h->base, '-', h->enabled);
         }
         if (h->moved) {
@@ -487,50 +505,67 @@ void sd_groups_release(sd_groups *groups)
     memset(groups, 0, sizeof(*groups));
 }
 
-/* Version 2: lets base pass the controllers on; own: it is the group that we are in. */
-static void open_base(struct sd_hierarchy *h, int own, unsigned offered)
+/* Version 2: makes base, the group that we are in, one that can pass controllers on. Asking it to
+   while it has processes would be wrong even where the kernel allows that: with some controllers it
+   does, and makes base a group whose threads may be apart, which is of no use to us. 0 or -1. */
+static int empty_base(struct sd_hierarchy *h)
 {
-    unsigned before = listed(h->base, "cgroup.subtree_control");
-    char *leaf;
-    if (own && (offered & ~before)) {
-        pass_on(h->base, '+', offered & ~before);
-        if ((offered & ~listed(h->base, "cgroup.subtree_control")) != 0) {
-            leaf = sd_text("%s/%s", h->directory, our_leaf);
-            if (mkdir(leaf, 0755) == 0) {
-                h->moved = put(leaf, "cgroup.procs", "0") == 0;
-                pass_on(h->base, '+', offered & ~before);
-                if (!h->moved)
-                    (void)rmdir(leaf);
-            }
-            free(leaf);
-        }
+    char *path = sd_text("%s/cgroup.type", h->base), *members;
+    int is_root = access(path, F_OK) < 0, is_empty;
+    free(path);
+    if (is_root) /* which may do both */
+        return 0;
+    path = sd_text("%s/%s", h->directory, our_leaf);
+    if (mkdir(path, 0755) == 0) {
+        h->moved = put(path, "cgroup.procs", "0") == 0;
+        if (!h->moved)
+            (void)rmdir(path);
     }
-    h->controllers = listed(h->base, "cgroup.subtree_control") & offered;
-    h->enabled = h->controllers & ~before;
+    free(path);
+    members = get(h->base, "cgroup.procs");
+    is_empty = h->moved && !*members;
+    free(members);
+    return is_empty ? 0 : -1;
 }
 
-/* Version 2 with at least the controllers that are needed. 0 or -1. */
+/* Version 2: makes our group below base, if that passes on what is needed, or, as it is the one that
+   we are in, can be made to. 0 or -1. */
+static int try_base(sd_groups *groups, const char *base, int is_own, unsigned needed, uid_t user,
+                    char why[256])
+{
+    unsigned offered = listed(base, "cgroup.controllers");
+    unsigned before = listed(base, "cgroup.subtree_control");
+    struct sd_hierarchy *h;
+    int found = -1;
+    if (((is_own ? offered : before) & needed) != needed || (h = add(groups, base, why)) == NULL)
+        return -1;
+    groups->version = 2;
+    if (is_own && (offered & ~before) && empty_base(h) == 0)
+        pass_on(base, '+', offered & ~before);
+    h->controllers = listed(base, "cgroup.subtree_control") & offered;
+    h->enabled = h->controllers & ~before;
+    pass_on(h->directory, '+', h->controllers);
+    h->controllers = usable(h->directory, 2, h->controllers);
+    if ((h->controllers & needed) == needed)
+        found = try_limits(groups, user, why);
+    else
+        snprintf(why, 256, "%s cannot pass its controllers on, there are other processes in it",
+                 base);
+    if (found < 0)
+        sd_groups_release(groups);
+    return found;
+}
+
+/* Version 2 with at least the controllers that are needed, below the group that we are in or one
+   above that. 0 or -1; why is about the first. */
 static int find_2(sd_groups *groups, unsigned needed, uid_t user, char why[256])
 {
     char *top, *own = find_own(NULL, &top), *base = own ? sd_copy(own, strlen(own)) : NULL;
+    char ignored[256];
     int found = -1;
     while (base && found < 0) {
-        unsigned offered = listed(base, "cgroup.controllers"), passed;
         int is_own = strcmp(base, own) == 0;
-        struct sd_hierarchy *h = NULL;
-        passed = is_own ? offered : listed(base, "cgroup.subtree_control");
-        if ((passed & needed) == needed && (h = add(groups, base, why)) != NULL) {
-            groups->version = 2;
-            open_base(h, is_own, offered);
-            pass_on(h->directory, '+', h->controllers);
-            h->controllers = usable(h->directory, 2, h->controllers);
-            if ((h->controllers & needed) != needed)
-                snprintf(why, 256, "%s cannot pass them on: other processes are in it", base);
-            else
-                found = try(groups, user, why);
-            if (found < 0)
-                sd_groups_release(groups);
-        }
+        found = try_base(groups, base, is_own, needed, user, is_own ? why : ignored);
         if (strlen(base) <= strlen(top))
             break;
         *strrchr(base, '/') = 0;
@@ -561,7 +596,7 @@ static int find_1(sd_groups *groups, uid_t user, char why[256])
         free(base);
         free(top);
     }
-    if (groups->count > 0 && try(groups, user, why) == 0)
+    if (groups->count > 0 && try_limits(groups, user, why) == 0)
         return 0;
     sd_groups_release(groups);
     return -1;

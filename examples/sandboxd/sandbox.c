@@ -487,6 +487,7 @@ void sd_sandbox_stop(sd_sandbox *s)
     s->stopping = 1;
     if (s->pid <= 0)
         return;
+    sd_groups_lift(&s->isolation->limits.groups, name_of(s));
     if (uv_fileno((uv_handle_t *)&s->channel, &fd) == 0)
         shutdown(fd, SHUT_RDWR);
     /* Until it is ready, it may be bubblewrap that still works. */

@@ -402,6 +402,8 @@ void sd_groups_release(sd_groups *groups);
 char *sd_groups_make(const sd_groups *groups, const char *name, double cpus, double memory,
                      int fds[SD_MAX_GROUPS]);
 void sd_groups_close(int fds[SD_MAX_GROUPS]);
+/* Lifts the limit on CPU time, when the processes shall end. */
+void sd_groups_lift(const sd_groups *groups, const char *name);
 /* Removes them; 0: that has to be tried again soon, as there are still processes, which it kills. */
 int sd_groups_remove(const sd_groups *groups, const char *name);
 
