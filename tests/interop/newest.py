@@ -16,6 +16,15 @@ async def closed_input(case):
     equal((await done(handle.result)).stdout, "line\nover\n", "stdout with input")
 
 
+async def stat(case):
+    """a file's size is told without its bytes"""
+    box = await case.sandbox()
+    await done(box.write("/tmp/f", "12345"))
+    equal((await done(box.stat("/tmp/f"))).size_bytes, 5, "the size")
+    with raises(sdk.ResourceNotFoundError, "/tmp/g", resource_type="file"):
+        await done(box.stat("/tmp/g"))
+
+
 async def no_snapshot(case):
     """a snapshot that does not exist is not found"""
     with raises(sdk.ResourceNotFoundError, "nothing"):
@@ -23,4 +32,4 @@ async def no_snapshot(case):
 
 
 if __name__ == "__main__":
-    shared.run([closed_input, no_snapshot], {}, "ä b/c?d#e%25")
+    shared.run([closed_input, stat, no_snapshot], {}, "ä b/c?d#e%25")

@@ -5,8 +5,7 @@
     run.py --list      their names
 
 What an SDK needs is installed below build/interop, once: nothing else of the machine changes. The
-scenarios report in TAP. Where the registry cannot be reached, or does not have the version, there
-is one test, and it is skipped."""
+scenarios report in TAP. Where the registry is out of reach there is one test, and it is skipped."""
 
 import json
 import os
@@ -37,12 +36,15 @@ SDKS = {
 # What they need besides.
 WEBSOCKETS, WS = "websockets==17.4", "ws@8.23.0"
 
-# What package clients say when there is no way to the registry, or when it does not have this.
+# What package clients say when there is no way to the registry, or when it refuses to serve.
 OUT_OF_REACH = re.compile(
     r"Temporary failure in name resolution|Name or service not known|Network is unreachable|"
     r"Connection refused|Connection reset|connect timeout|Read timed out|i/o timeout|"
     r"No route to host|no such host|EAI_AGAIN|ENOTFOUND|ECONNREFUSED|ECONNRESET|ETIMEDOUT|"
-    r"proxyconnect|ProxyError|40[347] (Forbidden|Not Found|Proxy)|403 Forbidden", re.IGNORECASE)
+    r"proxyconnect|ProxyError|403 Forbidden|407 Proxy", re.IGNORECASE)
+
+
+GO = (1, 25)  # what the Go client asks for; Debian's may be older
 
 
 class OutOfReach(Exception):
@@ -75,8 +77,11 @@ def install_npm(directory, package):
 
 
 def install_go(directory, package):
-    # The toolchain that is there must do: others are not to be had everywhere.
     env = {**os.environ, "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"}
+    found = shutil.which("go") and subprocess.check_output(["go", "env", "GOVERSION"], text=True)
+    version = re.match(r"go(\d+)\.(\d+)", found or "")
+    if not version or tuple(map(int, version.groups())) < GO:
+        raise OutOfReach(f"it needs Go {GO[0]}.{GO[1]}, here is {(found or 'none').strip()}")
     shutil.copy(HERE / "newest.go", directory / "main.go")
     execute("go", "mod", "init", "interop", cwd=directory, env=env)
     execute("go", "get", package, cwd=directory, env=env)
