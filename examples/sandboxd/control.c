@@ -11,15 +11,25 @@
 #include <unistd.h>
 
 static const sd_route routes[] = {
+    {"POST", "/volumes", SD_BODY_JSON, sd_handle_volume_create},
+    {"GET", "/volumes", SD_BODY_NONE, sd_handle_list},
+    {"GET", "/volumes/{}", SD_BODY_NONE, sd_handle_get},
+    {"PATCH", "/volumes/{}", SD_BODY_JSON, sd_handle_volume_update},
+    {"DELETE", "/volumes/{}", SD_BODY_NONE, sd_handle_volume_delete},
     {"POST", "/templates", SD_BODY_JSON, sd_handle_template_create},
-    {"GET", "/templates", SD_BODY_NONE, sd_handle_template_list},
-    {"GET", "/templates/{}", SD_BODY_NONE, sd_handle_template_get},
-    {"PATCH", "/templates/{}", SD_BODY_JSON, sd_handle_template_rename},
+    {"GET", "/templates", SD_BODY_NONE, sd_handle_list},
+    {"GET", "/templates/{}", SD_BODY_NONE, sd_handle_get},
+    {"PATCH", "/templates/{}", SD_BODY_JSON, sd_handle_rename},
     {"DELETE", "/templates/{}", SD_BODY_NONE, sd_handle_template_delete},
+    {"POST", "/pools", SD_BODY_JSON, sd_handle_pool_create},
+    {"GET", "/pools", SD_BODY_NONE, sd_handle_list},
+    {"GET", "/pools/{}", SD_BODY_NONE, sd_handle_get},
+    {"PATCH", "/pools/{}", SD_BODY_JSON, sd_handle_pool_update},
+    {"DELETE", "/pools/{}", SD_BODY_NONE, sd_handle_pool_delete},
     {"POST", "/boxes", SD_BODY_JSON, sd_handle_box_create},
-    {"GET", "/boxes", SD_BODY_NONE, sd_handle_box_list},
-    {"GET", "/boxes/{}", SD_BODY_NONE, sd_handle_box_get},
-    {"PATCH", "/boxes/{}", SD_BODY_JSON, sd_handle_box_rename},
+    {"GET", "/boxes", SD_BODY_NONE, sd_handle_list},
+    {"GET", "/boxes/{}", SD_BODY_NONE, sd_handle_get},
+    {"PATCH", "/boxes/{}", SD_BODY_JSON, sd_handle_rename},
     {"DELETE", "/boxes/{}", SD_BODY_NONE, sd_handle_box_delete},
     {"GET", "/boxes/{}/status", SD_BODY_NONE, sd_handle_box_status},
 };
@@ -88,13 +98,74 @@ static void leave_data(sd_control *control, int temporary)
     free(sandboxes);
 }
 
-/* ---- signals ---- */
+/* Restores what was stored. 0, or -1 when stderr has been told why. */
+static int restore(sd_control *control)
+{
+    static const sd_kind *const kinds[SD_LISTS] = {
+        [SD_VOLUMES] = &sd_volume_kind,
+        [SD_TEMPLATES] = &sd_template_kind,
+        [SD_POOLS] = &sd_pool_kind,
+        [SD_BOXES] = &sd_box_kind,
+    };
+    int i;
+    for (i = 0; i < SD_LISTS; i++) {
+        sd_list *list = &control->lists[i];
+        list->kind = kinds[i];
+        if (list->kind->read)
+            list->directory = sd_text("%s/%s", control->data, list->kind->plural);
+        if (sd_list_load(control, list) < 0)
+            return -1;
+    }
+    return sd_volumes_recover(control);
+}
 
-void sd_control_check(sd_control *control)
+/* ---- what takes its time to go ---- */
+
+static void check_end(sd_control *control)
 {
     if (control->stopping && control->leaving == 0)
         uv_stop(control->loop);
 }
+
+void sd_control_left(sd_control *control)
+{
+    control->leaving--;
+    check_end(control);
+}
+
+typedef struct removal {
+    uv_work_t work;
+    sd_control *control;
+    char *path;
+} removal;
+
+static void remove_directory(uv_work_t *work)
+{
+    const removal *r = SD_OWNER(work, const removal, work);
+    if (sd_remove_tree(r->path) < 0 && errno != ENOENT)
+        sd_log("%s could not be removed: %s", r->path, strerror(errno));
+}
+
+static void on_removed(uv_work_t *work, int status)
+{
+    removal *r = SD_OWNER(work, removal, work);
+    sd_control *control = r->control;
+    (void)status;
+    free(r->path);
+    free(r);
+    sd_control_left(control);
+}
+
+void sd_control_remove(sd_control *control, char *path)
+{
+    removal *r = (removal *)sd_alloc(sizeof(*r));
+    r->control = control;
+    r->path = path;
+    control->leaving++;
+    uv_queue_work(control->loop, &r->work, remove_directory, on_removed);
+}
+
+/* ---- signals ---- */
 
 static void on_child(uv_signal_t *handle, int number)
 {
@@ -112,9 +183,10 @@ static void on_stop(uv_signal_t *handle, int number)
         _exit(1); /* the kernel kills the sandboxes */
     }
     control->stopping = 1;
-    sd_boxes_stop(control);
+    sd_pools_stop(control);
+    sd_boxes_delete(&control->lists[SD_BOXES]);
     sd_server_close(&control->server);
-    sd_control_check(control);
+    check_end(control);
 }
 
 static void listen_to(sd_control *control, uv_signal_t *handle, uv_signal_cb handler, int number)
@@ -135,10 +207,13 @@ static void close_handle(uv_handle_t *handle, void *arg)
 
 static int serve(sd_control *control)
 {
-    uv_signal_t child, interrupt, terminate, hang_up;
     int result, listener = sd_listen(control->port, &control->port);
     if (listener < 0) {
         sd_log("cannot listen on port %d: %s", control->port, strerror(errno));
+        return 1;
+    }
+    if (restore(control) < 0) {
+        close(listener);
         return 1;
     }
     control->server.loop = control->loop;
@@ -147,19 +222,18 @@ static int serve(sd_control *control)
     control->server.routes = routes;
     control->server.route_count = SD_COUNT(routes);
     control->server.key = &control->key;
-    listen_to(control, &child, on_child, SIGCHLD);
-    listen_to(control, &interrupt, on_stop, SIGINT);
-    listen_to(control, &terminate, on_stop, SIGTERM);
-    listen_to(control, &hang_up, on_stop, SIGHUP);
+    listen_to(control, &control->signals[0], on_child, SIGCHLD);
+    listen_to(control, &control->signals[1], on_stop, SIGINT);
+    listen_to(control, &control->signals[2], on_stop, SIGTERM);
+    listen_to(control, &control->signals[3], on_stop, SIGHUP);
     result = sd_serve(&control->server, listener);
     if (result < 0) {
         sd_log("cannot serve: %s", uv_strerror(result));
         return 1;
     }
+    sd_pools_start(control);
     printf("listening on http://127.0.0.1:%d\n", control->port);
     fflush(stdout);
-    uv_run(control->loop, UV_RUN_DEFAULT);
-    uv_walk(control->loop, close_handle, NULL);
     uv_run(control->loop, UV_RUN_DEFAULT);
     return 0;
 }
@@ -167,8 +241,9 @@ static int serve(sd_control *control)
 int sd_control_run(sd_control *control)
 {
     uv_loop_t loop;
-    int temporary, status = 1, lock;
+    int temporary, status = 1, lock, i;
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that cannot grow is an error of the write */
     umask(022);
     lock = take_data(control, &temporary);
     if (lock < 0)
@@ -177,9 +252,12 @@ int sd_control_run(sd_control *control)
     control->loop = &loop;
     if (sd_isolation_find(&control->isolation, control->data) == 0)
         status = serve(control);
+    uv_walk(&loop, close_handle, NULL);
+    uv_run(&loop, UV_RUN_DEFAULT);
     uv_loop_close(&loop);
     leave_data(control, temporary);
-    sd_templates_free(control);
+    for (i = SD_LISTS; i-- > 0;)
+        sd_list_free(&control->lists[i]);
     close(lock);
     return status;
 }

@@ -18,9 +18,11 @@ static const char usage[] =
     "    listening on http://127.0.0.1:PORT\n"
     "\n"
     "  --port PORT        listen there; 0, the default, is any free port\n"
-    "  --data DIR         keep all state in DIR; without it, in a temporary directory that is "
-    "removed\n"
-    "                     at the end\n"
+    "  --data DIR         keep all state in DIR: templates, volumes with what is in them, and "
+    "pools are\n"
+    "                     there again after a restart, even after a crash; sandboxes are not. "
+    "Without\n"
+    "                     it, state is in a temporary directory that is removed at the end\n"
     "  --api-key KEY      refuse requests without this key in X-Api-Key. Other users of the "
     "machine\n"
     "                     may see the options of a program: SANDBOXD_API_KEY in the environment "
@@ -30,37 +32,49 @@ static const char usage[] =
     "be\n"
     "                     given several times. Without any, every image is the host's own system\n"
     "                     directories, read-only\n"
+    "  --max-sandboxes N  refuse more than N sandboxes, with those that wait in pools (256)\n"
+    "  --max-volumes N    refuse more than N volumes (256)\n"
     "  --no-isolation     run commands as plain processes of this user, who can do what you can "
-    "do\n"
+    "do;\n"
+    "                     there, volumes cannot be mounted\n"
     "  --help, --version\n"
     "\n"
     "It ends on SIGINT, SIGTERM and SIGHUP, and everything that it started ends with it.\n";
 
-enum { OPT_PORT = 256, OPT_DATA, OPT_KEY, OPT_IMAGE, OPT_NO_ISOLATION, OPT_HELP, OPT_VERSION };
+enum {
+    OPT_PORT = 256,
+    OPT_DATA,
+    OPT_KEY,
+    OPT_IMAGE,
+    OPT_MAX_SANDBOXES,
+    OPT_MAX_VOLUMES,
+    OPT_NO_ISOLATION,
+    OPT_HELP,
+    OPT_VERSION
+};
 
 static const struct option options[] = {
     {"port", required_argument, NULL, OPT_PORT},
     {"data", required_argument, NULL, OPT_DATA},
     {"api-key", required_argument, NULL, OPT_KEY},
     {"image", required_argument, NULL, OPT_IMAGE},
+    {"max-sandboxes", required_argument, NULL, OPT_MAX_SANDBOXES},
+    {"max-volumes", required_argument, NULL, OPT_MAX_VOLUMES},
     {"no-isolation", no_argument, NULL, OPT_NO_ISOLATION},
     {"help", no_argument, NULL, OPT_HELP},
     {"version", no_argument, NULL, OPT_VERSION},
     {NULL, 0, NULL, 0},
 };
 
-static int take_port(sd_control *control, const char *text)
+static int take_number(const char *option, const char *text, long least, long most, long *number)
 {
     char *end;
-    long port;
     errno = 0;
-    port = strtol(text, &end, 10);
-    if (errno || end == text || *end || port < 0 || port > 65535) {
-        sd_log("--port is a number from 0 to 65535, not %s", text);
-        return -1;
-    }
-    control->port = (int)port;
-    return 0;
+    *number = strtol(text, &end, 10);
+    if (!errno && end != text && !*end && *number >= least && *number <= most)
+        return 0;
+    sd_log("%s is a number from %ld to %ld, not %s", option, least, most, text);
+    return -1;
 }
 
 static int take_image(sd_control *control, const char *text)
@@ -94,12 +108,14 @@ static int take_key(sd_control *control, const char *text)
 static int take_options(sd_control *control, int argc, char **argv)
 {
     const char *key = getenv("SANDBOXD_API_KEY");
+    long number = 0;
     int option, problem = key && *key ? take_key(control, key) : 0;
     unsetenv("SANDBOXD_API_KEY");
     while (problem == 0 && (option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (option) {
         case OPT_PORT:
-            problem = take_port(control, optarg);
+            problem = take_number("--port", optarg, 0, 65535, &number);
+            control->port = (int)number;
             break;
         case OPT_DATA:
             control->data = optarg;
@@ -110,6 +126,14 @@ static int take_options(sd_control *control, int argc, char **argv)
             break;
         case OPT_IMAGE:
             problem = take_image(control, optarg);
+            break;
+        case OPT_MAX_SANDBOXES:
+            problem = take_number("--max-sandboxes", optarg, 1, SD_MAX_QUOTA, &number);
+            control->max_sandboxes = (size_t)number;
+            break;
+        case OPT_MAX_VOLUMES:
+            problem = take_number("--max-volumes", optarg, 1, SD_MAX_QUOTA, &number);
+            control->max_volumes = (size_t)number;
             break;
         case OPT_NO_ISOLATION:
             control->isolation.none = 1;
@@ -142,6 +166,8 @@ int main(int argc, char **argv)
     static sd_control control;
     size_t i;
     int status;
+    control.max_sandboxes = SD_MAX_SANDBOXES;
+    control.max_volumes = SD_MAX_VOLUMES;
     if (argc == 2 && strcmp(argv[1], "--agent") == 0)
         return sd_agent_main();
     status = take_options(&control, argc, argv);

@@ -13,24 +13,50 @@ void sd_reply(sd_conn *conn, int status, const char *type, const char *headers, 
     sd_reply_end(conn);
 }
 
+char *sd_json_text(void (*write)(sbx_json_writer *w, const void *arg), const void *arg, size_t *len)
+{
+    sbx_json_writer w;
+    char *text;
+    *len = 0;
+    sbx_json_writer_init(&w, NULL, 0);
+    write(&w, arg);
+    if (sbx_json_writer_finish(&w, len) != SBX_OK)
+        return NULL;
+    text = (char *)sd_alloc(*len);
+    sbx_json_writer_init(&w, text, *len);
+    write(&w, arg);
+    return text;
+}
+
+void sd_write_text(sbx_json_writer *w, const char *name, const char *text)
+{
+    sbx_json_key(w, name);
+    if (text)
+        sbx_json_string(w, text, strlen(text));
+    else
+        sbx_json_null(w);
+}
+
 void sd_reply_json(sd_conn *conn, int status, void (*write)(sbx_json_writer *w, const void *arg),
                    const void *arg)
 {
-    sbx_json_writer w;
-    size_t len = 0;
-    char *body;
-    sbx_json_writer_init(&w, NULL, 0);
-    write(&w, arg);
-    if (sbx_json_writer_finish(&w, &len) != SBX_OK) {
-        static const char broken[] = "{\"detail\":\"the answer could not be written\"}";
+    static const char broken[] = "{\"detail\":\"the answer could not be written\"}";
+    size_t len;
+    char *body = sd_json_text(write, arg, &len);
+    if (body)
+        sd_reply(conn, status, "application/json", NULL, body, len);
+    else
         sd_reply(conn, 500, "application/json", NULL, broken, sizeof(broken) - 1);
-        return;
-    }
-    body = (char *)sd_alloc(len);
-    sbx_json_writer_init(&w, body, len);
-    write(&w, arg);
-    sd_reply(conn, status, "application/json", NULL, body, len);
     free(body);
+}
+
+sd_conn *sd_take_waiter(sd_conn **waiter)
+{
+    sd_conn *conn = *waiter;
+    *waiter = NULL;
+    if (conn)
+        conn->release = NULL;
+    return conn;
 }
 
 typedef struct error_text {
@@ -43,10 +69,8 @@ static void write_error(sbx_json_writer *w, const void *arg)
     sbx_json_begin_object(w);
     sbx_json_key(w, "detail");
     sbx_json_begin_object(w);
-    sbx_json_key(w, "error");
-    sbx_json_string(w, error->type, strlen(error->type));
-    sbx_json_key(w, "message");
-    sbx_json_string(w, error->message, strlen(error->message));
+    sd_write_text(w, "error", error->type);
+    sd_write_text(w, "message", error->message);
     sbx_json_end_object(w);
     sbx_json_end_object(w);
 }
@@ -71,23 +95,29 @@ void sd_error(sd_conn *conn, int status, const char *type, const char *format, .
 
 /* ---- what is wrong with fields ---- */
 
-void sd_problem_add(sd_problems *problems, const char *field, const char *inner,
-                    const char *message)
+void sd_problem_add_at(sd_problems *problems, const char *field, int index, const char *inner,
+                       const char *message)
 {
     sd_problem *problem;
     if (problems->count == SD_COUNT(problems->items))
         return;
     problem = &problems->items[problems->count++];
-    problem->path[0] = field;
-    problem->path[1] = field ? inner : NULL;
-    problem->path[2] = NULL;
+    problem->field = field;
+    problem->index = index;
+    problem->inner = inner;
     problem->message = message;
+}
+
+void sd_problem_add(sd_problems *problems, const char *field, const char *inner,
+                    const char *message)
+{
+    sd_problem_add_at(problems, field, -1, inner, message);
 }
 
 static void write_problems(sbx_json_writer *w, const void *arg)
 {
     const sd_problems *problems = (const sd_problems *)arg;
-    const char *where = problems->where ? problems->where : "body", *const * part;
+    const char *where = problems->where ? problems->where : "body";
     const sd_problem *problem = problems->items;
     sbx_json_begin_object(w);
     sbx_json_key(w, "detail");
@@ -97,13 +127,15 @@ static void write_problems(sbx_json_writer *w, const void *arg)
         sbx_json_key(w, "loc");
         sbx_json_begin_array(w);
         sbx_json_string(w, where, strlen(where));
-        for (part = problem->path; *part; part++)
-            sbx_json_string(w, *part, strlen(*part));
+        if (problem->field)
+            sbx_json_string(w, problem->field, strlen(problem->field));
+        if (problem->index >= 0)
+            sbx_json_integer(w, problem->index);
+        if (problem->inner)
+            sbx_json_string(w, problem->inner, strlen(problem->inner));
         sbx_json_end_array(w);
-        sbx_json_key(w, "msg");
-        sbx_json_string(w, problem->message, strlen(problem->message));
-        sbx_json_key(w, "type");
-        sbx_json_string(w, "value_error", 11);
+        sd_write_text(w, "msg", problem->message);
+        sd_write_text(w, "type", "value_error");
         sbx_json_end_object(w);
     }
     sbx_json_end_array(w);
@@ -183,4 +215,15 @@ double sd_field_number(const sd_json *object, const char *name, double fallback,
         return fallback;
     }
     return value->number;
+}
+
+int sd_field_integer(const sd_json *object, const char *name, int fallback, int least, int most,
+                     sd_problems *problems)
+{
+    double value = sd_field_number(object, name, fallback, least, most, problems);
+    if (value != (double)(int)value) {
+        sd_problem_add(problems, name, NULL, "must be a whole number");
+        return fallback;
+    }
+    return (int)value;
 }

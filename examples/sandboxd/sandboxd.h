@@ -1,7 +1,7 @@
 /* sandboxd: a local server of the LangSmith Sandbox protocol, with real isolation, for Linux.
 
-   One program in two roles. The control process (main.c, control.c, templates.c, boxes.c) answers
-   the control plane. For each sandbox it starts itself once more as the agent (sandbox.c, agent.c),
+   One program in two roles. The control process (main.c, control.c and what they name) answers the
+   control plane. For each sandbox it starts itself once more as the agent (sandbox.c, agent.c),
    by bubblewrap in namespaces of its own; the agent answers the data plane there, on a socket that
    the control process opened before. The map, from the ground up:
 
@@ -23,8 +23,12 @@
      agent.c       the data plane of one sandbox
      root.c        what a sandbox sees: its root directory
      sandbox.c     the process of one sandbox: started by bubblewrap, watched, ended
-     boxes.c       control plane: sandboxes
+     store.c       what outlives the control process: small files
+     named.c       control plane: what all kinds of resources have in common
+     volumes.c     control plane: volumes
      templates.c   control plane: templates
+     boxes.c       control plane: sandboxes
+     pools.c       control plane: sandboxes that wait to be used
      control.c     control plane: its server, its end
      main.c        options
 
@@ -57,8 +61,14 @@
 #define SD_MAX_HTTP_OUTPUT (8u << 20)  /* of each stream of a command over HTTP */
 #define SD_MAX_COMMANDS 1024           /* of a sandbox, running or remembered */
 #define SD_MAX_REMEMBERED (128u << 20) /* bytes of output of ended commands */
-#define SD_MAX_SANDBOXES 256
+#define SD_MAX_SANDBOXES 256           /* unless told otherwise */
+#define SD_MAX_VOLUMES 256             /* the same */
+#define SD_MAX_QUOTA 10000             /* what these can be set to */
 #define SD_MAX_TEMPLATES 1024
+#define SD_MAX_POOLS 256
+#define SD_MAX_REPLICAS 100 /* of a pool */
+#define SD_MAX_MOUNTS 32    /* of a template */
+#define SD_MAX_VOLUME_SIZE 1e15
 #define SD_MAX_NAME 1024 /* bytes of a name */
 #define SD_MAX_COMMAND_ID 128
 #define SD_RING_SIZE (1u << 20) /* of output, for each stream of a command */
@@ -287,16 +297,24 @@ void sd_drop(sd_conn *conn);
 /* A whole answer with a body; NULL: none. */
 void sd_reply(sd_conn *conn, int status, const char *type, const char *headers, const char *body,
               size_t len);
-/* The same with a JSON document that write writes. */
+/* A JSON document that write writes, to be freed; NULL: it cannot be written. */
+char *sd_json_text(void (*write)(sbx_json_writer *w, const void *arg), const void *arg,
+                   size_t *len);
+/* A member of an object; null where text is NULL. */
+void sd_write_text(sbx_json_writer *w, const char *name, const char *text);
+/* A whole answer with such a document. */
 void sd_reply_json(sd_conn *conn, int status, void (*write)(sbx_json_writer *w, const void *arg),
                    const void *arg);
 /* {"detail": {"error": type, "message": ..}} */
 void sd_error(sd_conn *conn, int status, const char *type, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/* Who waits for an answer, to be given one now: from here on nobody waits. NULL: nobody did. */
+sd_conn *sd_take_waiter(sd_conn **waiter);
 
 /* What is wrong with a request's fields, for an answer of 422. */
 typedef struct sd_problem {
-    const char *path[3]; /* below "body" or "query" */
+    const char *field, *inner; /* below "body" or "query"; NULL: none */
+    int index;                 /* between the two; -1: none */
     const char *message;
 } sd_problem;
 typedef struct sd_problems {
@@ -308,6 +326,9 @@ typedef struct sd_problems {
 /* Notes that a field is wrong; message is kept by reference. Beyond eight it does nothing. */
 void sd_problem_add(sd_problems *problems, const char *field, const char *inner,
                     const char *message);
+/* The same of an element of an array. */
+void sd_problem_add_at(sd_problems *problems, const char *field, int index, const char *inner,
+                       const char *message);
 /* {"detail": [{"loc": [..], "msg": .., "type": "value_error"}, ..]}; 0 if there are none. */
 int sd_reply_problems(sd_conn *conn, const sd_problems *problems);
 
@@ -319,6 +340,9 @@ const char *sd_field_name(const sd_json *object, const char *name, int required,
 int sd_field_boolean(const sd_json *object, const char *name, int fallback, sd_problems *problems);
 double sd_field_number(const sd_json *object, const char *name, double fallback, double least,
                        double most, sd_problems *problems);
+/* A whole number. */
+int sd_field_integer(const sd_json *object, const char *name, int fallback, int least, int most,
+                     sd_problems *problems);
 
 /* ---- websocket.c ---- */
 
@@ -525,7 +549,7 @@ struct sd_sandbox {
     size_t mount_count;
     double cpus;   /* how many processors it may use; 0: all */
     double memory; /* how many bytes; 0: any */
-    int port;              /* of its data plane, once it was started */
+    int port;      /* of its data plane, once it was started */
     void *user;
     void (*on_ready)(sd_sandbox *sandbox);
     void (*on_exit)(sd_sandbox *sandbox); /* no process is left; the structure may be freed */
@@ -548,21 +572,110 @@ void sd_sandbox_stop(sd_sandbox *sandbox);
 /* To be called after SIGCHLD. */
 void sd_sandbox_reap(void);
 
-/* ---- boxes.c, templates.c, control.c ---- */
+/* ---- store.c ---- */
+
+/* Each resource that is kept is a file DIRECTORY/ID.json. What these functions did when they return
+   0 stays so, whatever happens to the process or the machine. Otherwise they return an errno, and
+   the file is mostly as before, but may be as wanted: who goes on without the change, undoes it. */
+int sd_store_put(const char *directory, const char *id, const char *text, size_t len);
+int sd_store_remove(const char *directory, const char *id);
+
+/* Hands all that is stored to take, which returns NULL, or what is wrong with a document, to be
+   freed. stderr is told of files that are damaged or no resource's; they are left alone. */
+int sd_store_load(const char *directory,
+                  char *(*take)(void *user, const char *id, const sd_json *document), void *user);
+
+/* 1 if name is an id followed by ending. */
+int sd_is_id(const char *name, const char *ending);
+
+/* ---- named.c ---- */
+
+typedef struct sd_control sd_control;
+
+/* The first member of every resource. */
+typedef struct sd_named sd_named;
+struct sd_named {
+    char *name, id[37], created_at[32], updated_at[32];
+    sd_named *next;
+};
+
+/* What kinds of resources differ in. */
+typedef struct sd_kind {
+    const char *path;         /* "/pools" */
+    const char *plural;       /* "pools": the list in an answer, and the directory */
+    const char *noun, *title; /* "pool", "Pool": in sentences */
+    void (*write)(sbx_json_writer *w, const sd_named *item); /* the fields of its own */
+    void (*write_state)(sbx_json_writer *w,
+                        const sd_named *item); /* what changes by itself; NULL */
+    /* Makes one of a request's document, or of one that was stored, without what sd_named_init and
+       the store know. NULL: the problems say why. read is NULL if the kind is not stored. */
+    sd_named *(*read)(const sd_control *control, const sd_json *json, int stored,
+                      sd_problems *problems);
+    void (*free)(sd_named *item); /* frees what is its own, and the item */
+} sd_kind;
+
+/* The resources of one kind, in the order in which they were made. */
+typedef struct sd_list {
+    const sd_kind *kind;
+    char *directory; /* NULL: these are not stored */
+    sd_named *first;
+    size_t count;
+} sd_list;
+
+/* Gives a new item its name (a copy), id and times. */
+void sd_named_init(sd_named *item, const char *name);
+void sd_named_free(const sd_kind *kind, sd_named *item);
+
+void sd_list_append(sd_list *list, sd_named *item);
+void sd_list_take(sd_list *list, sd_named *item);
+void sd_list_free(sd_list *list);
+sd_named *sd_list_find(const sd_list *list, const char *name);
+sd_named *sd_list_find_id(const sd_list *list, const char *id);
+/* Restores what is stored. 0, or -1 when stderr has been told that nothing can be stored here. */
+int sd_list_load(sd_control *control, sd_list *list);
+
+/* The list that a request's path is about, and the item that it names: NULL if there is none, which
+   was answered. */
+sd_list *sd_conn_list(const sd_conn *conn);
+sd_named *sd_conn_item(sd_conn *conn);
+void sd_reply_item(sd_conn *conn, int status, const sd_kind *kind, const sd_named *item);
+void sd_handle_list(sd_conn *conn);
+void sd_handle_get(sd_conn *conn);
+/* PATCH of what can change in nothing but its name. */
+void sd_handle_rename(sd_conn *conn);
+
+/* Answers that something could not be kept, and why. */
+void sd_reply_unsaved(sd_conn *conn, const sd_kind *kind, const char *name, int error);
+
+/* Each of these returns 1, or 0 when it was refused, which was answered, and nothing was changed. */
+
+/* The name is free; NULL always is. */
+int sd_list_accepts(sd_conn *conn, const sd_list *list, const char *name);
+/* There are fewer than limit. */
+int sd_list_has_room(sd_conn *conn, const sd_kind *kind, size_t count, size_t limit);
+/* A new item, in no list yet; NULL instead of 0. */
+sd_named *sd_list_make(sd_conn *conn, const sd_list *list);
+/* Stores a new item and takes it into the list. */
+int sd_list_insert(sd_conn *conn, sd_list *list, sd_named *item);
+/* Gives an item a name (NULL: none), and calls swap (NULL: not), which exchanges fields of the item
+   with those in change: once, or, when it could not be stored, twice. */
+int sd_list_change(sd_conn *conn, sd_list *list, sd_named *item, const char *name,
+                   void (*swap)(sd_named *item, void *change), void *change);
+/* Takes an item out of the list and the store. */
+int sd_list_remove(sd_conn *conn, sd_list *list, sd_named *item);
+/* The same where nobody waits for an answer. 0 or an errno. */
+int sd_list_drop(sd_list *list, sd_named *item);
+
+/* ---- volumes.c, templates.c, boxes.c, pools.c, control.c ---- */
 
 typedef struct sd_image {
     char *name, *directory;
 } sd_image;
 
-typedef struct sd_template {
-    char *name, *image, *cpu, *memory, *storage; /* storage: NULL if there is no limit */
-    char id[37], created_at[32], updated_at[32];
-    struct sd_template *next;
-} sd_template;
+/* SD_VOLUMES to SD_POOLS are stored, and restored in this order: each refers to those before. */
+enum { SD_VOLUMES, SD_TEMPLATES, SD_POOLS, SD_BOXES, SD_LISTS };
 
-typedef struct sd_box sd_box;
-
-typedef struct sd_control {
+struct sd_control {
     uv_loop_t *loop;
     int port;
     const char *data; /* where all state is; NULL: a temporary directory */
@@ -570,14 +683,15 @@ typedef struct sd_control {
     sd_image *images;
     size_t image_count;
     sd_isolation isolation;
+    size_t max_sandboxes, max_volumes;
     /* Its own. */
     sd_server server;
-    sd_template *templates; /* as they were made */
-    sd_box *boxes;
-    size_t template_count, box_count;
+    sd_list lists[SD_LISTS];
+    size_t box_count; /* those in pools, too */
+    uv_signal_t signals[4];
     int stopping;
-    size_t leaving; /* boxes that are not in the list any more, but not quite gone */
-} sd_control;
+    size_t leaving; /* what is not in a list any more, but not quite gone */
+};
 
 static inline sd_control *sd_conn_control(const sd_conn *conn)
 {
@@ -586,26 +700,79 @@ static inline sd_control *sd_conn_control(const sd_conn *conn)
 
 /* Serves until SIGINT, SIGTERM or SIGHUP. Returns the exit status. */
 int sd_control_run(sd_control *control);
-/* A box is gone: ends the loop if that was the last thing to wait for. */
-void sd_control_check(sd_control *control);
+/* Something that leaves is gone: ends the loop if that was the last thing to wait for. */
+void sd_control_left(sd_control *control);
+/* Removes a directory, in another thread. It owns path. */
+void sd_control_remove(sd_control *control, char *path);
 
+typedef struct sd_volume {
+    sd_named named;
+    char *size;
+    size_t mounted; /* by so many sandboxes */
+} sd_volume;
+
+extern const sd_kind sd_volume_kind;
+/* Prepares the directories of all volumes, and removes those of deleted ones. 0, or -1 when stderr
+   has been told why. */
+int sd_volumes_recover(sd_control *control);
+/* What is mounted, to be freed. */
+char *sd_volume_content(const sd_control *control, const sd_volume *volume);
+void sd_handle_volume_create(sd_conn *conn);
+void sd_handle_volume_update(sd_conn *conn);
+void sd_handle_volume_delete(sd_conn *conn);
+
+typedef struct sd_template_mount {
+    sd_volume *volume;
+    char *path;
+} sd_template_mount;
+
+typedef struct sd_template {
+    sd_named named;
+    char *image, *cpu, *memory, *storage; /* storage: NULL if there is no limit */
+    sd_template_mount *mounts;
+    size_t mount_count;
+} sd_template;
+
+extern const sd_kind sd_template_kind;
 sd_template *sd_template_find(const sd_control *control, const char *name);
+/* How many templates mount the volume. */
+size_t sd_templates_of(const sd_control *control, const sd_volume *volume);
 void sd_handle_template_create(sd_conn *conn);
-void sd_handle_template_list(sd_conn *conn);
-void sd_handle_template_get(sd_conn *conn);
-void sd_handle_template_rename(sd_conn *conn);
 void sd_handle_template_delete(sd_conn *conn);
-void sd_templates_free(sd_control *control);
 
-/* How many sandboxes were made from the template. */
+typedef struct sd_pool sd_pool;
+
+extern const sd_kind sd_box_kind;
+/* How many sandboxes were made from the template, but for those in pools. */
 size_t sd_boxes_of(const sd_control *control, const sd_template *template);
+/* The directory of the image that sandboxes of the template (NULL: none) have. 0: there is no such
+   image. */
+int sd_image_find(const sd_control *control, const sd_template *template, const char **directory);
 void sd_handle_box_create(sd_conn *conn);
-void sd_handle_box_list(sd_conn *conn);
-void sd_handle_box_get(sd_conn *conn);
 void sd_handle_box_status(sd_conn *conn);
-void sd_handle_box_rename(sd_conn *conn);
 void sd_handle_box_delete(sd_conn *conn);
-/* Deletes all of them. */
-void sd_boxes_stop(sd_control *control);
+/* Starts one in a pool's list. sd_pool_ready or sd_pool_failed follows, the latter at once perhaps. */
+void sd_box_warm(sd_control *control, sd_pool *pool, sd_list *list, sd_template *template);
+int sd_box_is_ready(const sd_named *item);
+/* Deletes all that are in a list. */
+void sd_boxes_delete(sd_list *list);
+void sd_box_delete(sd_named *item);
+
+extern const sd_kind sd_pool_kind;
+/* How many pools are of the template. */
+size_t sd_pools_of(const sd_control *control, const sd_template *template);
+/* A sandbox that is ready, and still in its pool's list; NULL: there is none. */
+sd_named *sd_pools_offer(const sd_control *control, const sd_template *template);
+/* There may be room for a sandbox, or one less than a pool should have. */
+void sd_pools_refill(const sd_control *control);
+/* What became of a sandbox in the pool, or of one that is not there any more. */
+void sd_pool_ready(sd_pool *pool);
+void sd_pool_failed(sd_pool *pool, const char *message);
+/* Restored pools begin to work; all of them end to. */
+void sd_pools_start(sd_control *control);
+void sd_pools_stop(sd_control *control);
+void sd_handle_pool_create(sd_conn *conn);
+void sd_handle_pool_update(sd_conn *conn);
+void sd_handle_pool_delete(sd_conn *conn);
 
 #endif

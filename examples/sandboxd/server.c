@@ -403,6 +403,8 @@ static const char *reason(int status)
         {431, "Request Header Fields Too Large"},
         {500, "Internal Server Error"},
         {503, "Service Unavailable"},
+        {504, "Gateway Timeout"},
+        {507, "Insufficient Storage"},
     };
     size_t i;
     for (i = 0; i < SD_COUNT(reasons); i++)

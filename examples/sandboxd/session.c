@@ -142,7 +142,7 @@ static void attach(session *s, sd_command *command, int64_t out, int64_t err)
 
 static void fail_fields(session *s, const sd_problems *problems)
 {
-    const char *field = problems->items[0].path[0];
+    const char *field = problems->items[0].field;
     char *text = sd_text("%s %s", field ? field : "the message", problems->items[0].message);
     fail(s, "CommandError", text);
     free(text);

@@ -504,7 +504,8 @@ class ControlPlane(WithServer):
                 ({"resources": {"memory": "512Mb"}}, "resources", "memory"),
                 ({"resources": {"storage": "-1"}}, "resources", "storage"),
                 ({"volume_mounts": 1}, "volume_mounts"),
-                ({"volume_mounts": [{"volume_name": "v"}]}, "volume_mounts", "volume_name")):
+                ({"volume_mounts": [{"volume_name": "v", "mount_path": "/v"}]},
+                 "volume_mounts", 0, "volume_name")):
             with self.subTest(change=change):
                 self.expect_problem(self.server.call("POST", "/templates", {**good, **change}),
                                     "body", *loc)
@@ -618,7 +619,7 @@ class ControlPlane(WithServer):
         for path in "/v2/sandboxes/boxes", "/api/v2/sandboxes/boxes", "/v2/sandboxes/boxes?x=1":
             self.assertEqual(wire.request(origin + path).status, 200, path)
         for path in "/", "/boxes", "/v2/sandboxes", "/v2/sandboxes/", "/v2/sandboxes/boxes/", \
-                "/v2/sandboxes/pools", "/v2/sandboxesx/boxes", "/v1/sandboxes/boxes", \
+                "/v2/sandboxes/snapshots", "/v2/sandboxesx/boxes", "/v1/sandboxes/boxes", \
                 "/v2/sandboxes/boxes/a/b/c/d/e/f/g/h/i/j", "/v2/sandboxes/boxes/x%00y", \
                 "/v2/sandboxes/boxes/x%zz", "/v2/sandboxes/../sandboxes/boxes", "*":
             reply = wire.request(f"{origin}/x", headers={}) if path == "*" else \
@@ -1644,14 +1645,16 @@ class TheEnd(unittest.TestCase):
     def test_options_are_checked(self):
         for options, text in ((["--port", "x"], "--port"), (["--port", "65536"], "--port"),
                               (["--image", "x"], "--image"), (["--image", "a=/none"], "--image"),
+                              (["--max-sandboxes", "0"], "--max-sandboxes"),
+                              (["--max-volumes", "1x"], "--max-volumes"),
                               (["--api-key", ""], "empty"), (["--none"], "--none"), (["x"], "x")):
             done = subprocess.run([SANDBOXD, *options], capture_output=True, text=True)
             self.assertEqual((done.returncode, done.stdout), (2, ""), options)
             self.assertIn(text, done.stderr)
         done = subprocess.run([SANDBOXD, "--help"], capture_output=True, text=True)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
-        for option in "--port", "--data", "--api-key", "--image", "--no-isolation", \
-                "SANDBOXD_API_KEY":
+        for option in "--port", "--data", "--api-key", "--image", "--max-sandboxes", \
+                "--max-volumes", "--no-isolation", "SANDBOXD_API_KEY":
             self.assertIn(option, done.stdout)
         done = subprocess.run([SANDBOXD, "--version"], capture_output=True, text=True)
         self.assertRegex(done.stdout, r"^sandboxd \d+\.\d+\.\d+\n$")
