@@ -121,7 +121,7 @@ def play(name, directory):
             shutil.copy(script, directory)
     os.environ["SANDBOXD_API_KEY"] = KEY
     with tempfile.TemporaryDirectory() as image, LocalServer() as server, \
-            LocalServer() as full, \
+            LocalServer("--max-sandboxes", "1") as full, \
             LocalServer("--image", f"one={image}") as images:
         fill(full)
         # Clients of WebSockets heed proxies, even on the way to this machine.

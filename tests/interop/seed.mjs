@@ -100,7 +100,8 @@ const scenarios = {
 
   "what is written to a volume is there in the next sandbox": async ({ client }) => {
     const [volume, { name, volume_mounts }] = await mounted(client, "/data/deep");
-    equal(volume_mounts, [{ volume_name: volume.name, mount_path: "/data/deep" }]);
+    const mounts = volume_mounts.map((mount) => [mount.volume_name, mount.mount_path]);
+    equal(mounts, [[volume.name, "/data/deep"]]);
     const inUse = { message: volume.name, resourceType: "volume" };
     await raises(client.deleteVolume(volume.name), InUse, inUse);
     const first = await client.createSandbox(name);
