@@ -57,23 +57,24 @@ def execute(*command, cwd, env=None):
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode == 0:
         return
-    lines = [line for line in done.stdout.splitlines() if OUT_OF_REACH.search(line)]
-    if lines:
-        raise OutOfReach(f"{command[0]}: {lines[-1].strip()}")
+    problem = OUT_OF_REACH.search(done.stdout)
+    if problem:
+        raise OutOfReach(f"{Path(command[0]).name} says {problem.group()}")
     raise RuntimeError(f"{' '.join(map(str, command))}: exit status {done.returncode}\n"
                        f"{done.stdout}")
 
 
 def install_pip(directory, package):
     execute(sys.executable, "-m", "venv", directory, cwd=ROOT)
-    execute(directory / "bin/pip", "install", "--quiet", "--disable-pip-version-check", package,
-            WEBSOCKETS, cwd=directory)
+    execute(directory / "bin/pip", "install", "--quiet", "--disable-pip-version-check",
+            "--retries=2", "--timeout=20", package, WEBSOCKETS, cwd=directory)
 
 
 def install_npm(directory, package):
     (directory / "package.json").write_text('{"private": true}\n')
-    execute("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=1",
-            package, WS, cwd=directory)
+    execute("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=2",
+            "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=2000", package, WS,
+            cwd=directory)
 
 
 def install_go(directory, package):
