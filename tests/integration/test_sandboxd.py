@@ -728,6 +728,13 @@ class Execute(WithServer):
         self.assertEqual(self.box.output("print(6 * 7)", shell="/usr/bin/python3"), "42\n")
         self.assertEqual(self.box.output("echo $0", shell="sh"), "sh\n")
 
+    def test_run_config_stands_for_environment_and_directory(self):
+        config = {"work_dir": "/usr", "env_vars": {"A": "1 2"}, "user": "user"}
+        self.assertEqual(self.box.run("echo $A; pwd", run_config=config), (0, "1 2\n/usr\n", ""))
+        self.assertEqual(self.box.run("pwd", cwd="/usr", run_config=None), (0, "/usr\n", ""))
+        with self.box.started("echo $A; pwd", run_config=config) as (ws, _):
+            self.assertEqual(joined(ws.rest()[0], "stdout"), "1 2\n/usr\n")
+
     def test_input_is_at_its_end(self):
         self.assertEqual(self.box.run("cat; echo done"), (0, "done\n", ""))
 
@@ -757,7 +764,12 @@ class Execute(WithServer):
                              ({"timeout": -1}, "timeout"), ({"shell": {}}, "shell"),
                              ({"env": []}, "env"), ({"env": {"A": 1}}, "env", "A"),
                              ({"env": {"A=": "1"}}, "env"), ({"env": {"": "1"}}, "env"),
-                             ({"cwd": 1}, "cwd")):
+                             ({"cwd": 1}, "cwd"), ({"run_config": []}, "run_config"),
+                             ({"cwd": "/", "run_config": {}}, "run_config"),
+                             ({"env": {}, "run_config": {}}, "run_config"),
+                             ({"run_config": {"user": "other"}}, "run_config", "user"),
+                             ({"run_config": {"work_dir": 1}}, "work_dir"),
+                             ({"run_config": {"env_vars": {"A": 1}}}, "env_vars", "A")):
             document = {"command": "true", **fields}
             reply = wire.request(f"{self.box.url}/execute", "POST", document)
             self.expect_problem(reply, "body", *loc)

@@ -35,6 +35,15 @@ const scenarios = {
     await raises(made, sdk.LangSmithResourceNotFoundError, { message: "nothing" });
   },
 
+  "runConfig has the directory and the environment of a command": async (test) => {
+    const box = await test.sandbox();
+    const runConfig = { user: "user", work_dir: "/tmp", env_vars: { A: "ä b" } };
+    equal((await box.run("echo $A; pwd", { runConfig })).stdout, "ä b\n/tmp\n");
+    equal((await box._runHttp("echo $A; pwd", { runConfig })).stdout, "ä b\n/tmp\n");
+    const somebody = box.run("true", { runConfig: { user: "somebody" } });
+    await raises(somebody, sdk.LangSmithSandboxOperationError, { message: "user" });
+  },
+
   "a file's size is told without its bytes": async (test) => {
     const box = await test.sandbox();
     await box.write("/tmp/f", "12345");

@@ -16,6 +16,15 @@ async def closed_input(case):
     equal((await done(handle.result)).stdout, "line\nover\n", "stdout with input")
 
 
+async def run_config(case):
+    """run_config has the directory and the environment of a command"""
+    box = await case.sandbox()
+    config = sdk.RunConfig(user="user", work_dir="/tmp", env_vars={"A": "ä b"})
+    equal((await done(box.run("echo $A; pwd", run_config=config))).stdout, "ä b\n/tmp\n", "stdout")
+    with raises(sdk.SandboxOperationError, "user", operation="command"):
+        await done(box.run("true", run_config={"user": "somebody"}))
+
+
 async def stat(case):
     """a file's size is told without its bytes"""
     box = await case.sandbox()
@@ -32,4 +41,4 @@ async def no_snapshot(case):
 
 
 if __name__ == "__main__":
-    shared.run([closed_input, stat, no_snapshot], {}, "ä b/c?d#e%25")
+    shared.run([closed_input, run_config, stat, no_snapshot], {}, "ä b/c?d#e%25")
