@@ -1,6 +1,7 @@
 // The newest JavaScript client: sandboxes without templates, standard input that is closed, commands
 // with an id of the caller's.
 
+import { ok } from "node:assert/strict";
 import * as sdk from "langsmith/sandbox";
 import { equal, fresh, raises, run } from "./shared.mjs";
 
@@ -44,11 +45,28 @@ const scenarios = {
     await raises(somebody, sdk.LangSmithSandboxOperationError, { message: "user" });
   },
 
-  "a file's size is told without its bytes": async (test) => {
+  "a file's size is told without its bytes, and parts of it are read": async (test) => {
     const box = await test.sandbox();
-    await box.write("/tmp/f", "12345");
-    equal((await box.stat("/tmp/f")).size_bytes, 5);
-    await raises(box.stat("/tmp/g"), sdk.LangSmithResourceNotFoundError, { resourceType: "file" });
+    await box.write("/tmp/f", "0123456789");
+    const { etag, size_bytes } = await box.stat("/tmp/f");
+    equal(size_bytes, 10);
+    for (const [wanted, text, start] of [
+      [{ start: 2, end: 4 }, "234", 2],
+      [{ start: 8, ifRange: etag }, "89", 8],
+      [{ suffixBytes: 3 }, "789", 7],
+    ]) {
+      const chunk = await box.readRange("/tmp/f", wanted);
+      equal(new TextDecoder().decode(chunk.content), text);
+      equal([chunk.start, chunk.total_bytes, chunk.partial, chunk.etag], [start, 10, true, etag]);
+    }
+    ok((await box.readRange("/tmp/f", { start: 0, ifNoneMatch: etag })).unchanged);
+    const past = box.readRange("/tmp/f", { start: 10 });
+    await raises(past, sdk.LangSmithSandboxOperationError, { message: "past the end" });
+    await box.write("/tmp/f", "changed");
+    ok(!(await box.readRange("/tmp/f", { start: 2, ifRange: etag })).partial);
+    const lost = [sdk.LangSmithResourceNotFoundError, { message: "/tmp/g", resourceType: "file" }];
+    await raises(box.stat("/tmp/g"), ...lost);
+    await raises(box.readRange("/tmp/g", { start: 0 }), ...lost);
   },
 };
 

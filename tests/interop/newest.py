@@ -25,13 +25,28 @@ async def run_config(case):
         await done(box.run("true", run_config={"user": "somebody"}))
 
 
-async def stat(case):
-    """a file's size is told without its bytes"""
+async def parts(case):
+    """a file's size is told without its bytes, and parts of it are read"""
     box = await case.sandbox()
-    await done(box.write("/tmp/f", "12345"))
-    equal((await done(box.stat("/tmp/f"))).size_bytes, 5, "the size")
-    with raises(sdk.ResourceNotFoundError, "/tmp/g", resource_type="file"):
-        await done(box.stat("/tmp/g"))
+    await done(box.write("/tmp/f", "0123456789"))
+    tag = (await done(box.stat("/tmp/f"))).etag
+    equal((await done(box.stat("/tmp/f"))).size_bytes, 10, "the size")
+    for wanted, (content, start) in (({"start": 2, "end": 4}, (b"234", 2)),
+                                     ({"start": 8, "if_range": tag}, (b"89", 8)),
+                                     ({"suffix_bytes": 3}, (b"789", 7))):
+        chunk = await done(box.read_range("/tmp/f", **wanted))
+        equal((chunk.content, chunk.start, chunk.total_bytes, chunk.partial, chunk.etag),
+              (content, start, 10, True, tag), f"the part {wanted}")
+    equal((await done(box.read_range("/tmp/f", start=0, if_none_match=tag))).unchanged, True,
+          "unchanged")
+    with raises(sdk.SandboxOperationError, "past the end"):
+        await done(box.read_range("/tmp/f", start=10))
+    await done(box.write("/tmp/f", "changed"))
+    chunk = await done(box.read_range("/tmp/f", start=2, if_range=tag))
+    equal((chunk.content, chunk.partial), (b"changed", False), "what has changed")
+    for lost in (lambda: box.stat("/tmp/g"), lambda: box.read_range("/tmp/g", start=0)):
+        with raises(sdk.ResourceNotFoundError, "/tmp/g", resource_type="file"):
+            await done(lost())
 
 
 async def no_snapshot(case):
@@ -41,4 +56,4 @@ async def no_snapshot(case):
 
 
 if __name__ == "__main__":
-    shared.run([closed_input, run_config, stat, no_snapshot], {}, "ä b/c?d#e%25")
+    shared.run([closed_input, run_config, parts, no_snapshot], {}, "ä b/c?d#e%25")
