@@ -90,6 +90,7 @@ func (t *test) started(box *langsmith.Sandbox, command string) *langsmith.Sandbo
 	return good(box.StartCommand(t, start{Command: langsmith.F(command)}))
 }
 
+// next gives the next chunk of either stream.
 func (t *test) next(handle *langsmith.SandboxCommandHandle) langsmith.SandboxOutputChunk {
 	chunk, ok, err := handle.Next(t)
 	succeed(err)
@@ -216,8 +217,10 @@ var scenarios = []struct {
 	{"a command is reattached by its id, from any offset, while it runs and when it is over",
 		func(t *test) {
 			box := t.plain()
-			first := t.started(box, "echo ä; echo e >&2; sleep 0.5; echo two; exit 3")
-			t.next(first)
+			first := t.started(box, "echo e >&2; sleep 0.2; echo ä; sleep 0.5; echo two; exit 3")
+			for t.next(first).Stream != "stdout" {
+				continue
+			}
 			succeed(first.Close())
 			offsets := reconnect{
 				StdoutOffset: langsmith.F(int64(3)),

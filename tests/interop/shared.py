@@ -121,7 +121,8 @@ async def leave(handles):
 
 async def first_chunk(handle):
     async for chunk in each(handle):
-        return chunk
+        if chunk.stream == "stdout":
+            return chunk
     raise Failure("the command printed nothing")
 
 
@@ -293,7 +294,8 @@ async def kill(case):
 async def reattach(case):
     """a command is reattached by its id, from any offset, while it runs and when it is over"""
     box = await case.sandbox()
-    handles = [await done(box.run("echo ä; echo e >&2; sleep 0.5; echo two; exit 3", wait=False))]
+    handles = [await done(box.run("echo e >&2; sleep 0.2; echo ä; sleep 0.5; echo two; exit 3",
+                                  wait=False))]
     command_id = handles[0].command_id
     await first_chunk(handles[0])
     await leave(handles)
