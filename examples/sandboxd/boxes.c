@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 enum { START_MS = 30000 }; /* how long one may take to be ready that nobody waits for */
@@ -57,6 +58,15 @@ size_t sd_boxes_of(const sd_control *control, const sd_template *template)
 int sd_box_is_ready(const sd_named *item)
 {
     return const_box_of(item)->status == READY;
+}
+
+int sd_box_is_alive(const sd_named *item)
+{
+    const sd_box *box = const_box_of(item);
+    uv_os_fd_t fd;
+    char byte;
+    return box->running && uv_fileno((const uv_handle_t *)&box->sandbox.channel, &fd) == 0 &&
+           recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != 0;
 }
 
 /* ---- documents ---- */

@@ -38,6 +38,10 @@ typedef struct plan {
     char *const *argv;
     char *root, *staged_root, *staged_self, *staged_image; /* the last is NULL without an image */
     const char *image;
+    const sd_mount *mounts;
+    size_t mount_count;
+    char **staged_mounts; /* NULL where nothing is staged */
+    int *mount_fds;
     int fds[3]; /* stderr, listener, channel; where they are before they are put in place */
 } plan;
 
@@ -89,12 +93,24 @@ static void bind_from(int fd, const char *to)
     close(fd);
 }
 
+static void open_mounts(const plan *p)
+{
+    size_t i;
+    for (i = 0; i < p->mount_count; i++) {
+        p->mount_fds[i] =
+            open(p->mounts[i].directory, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (p->mount_fds[i] < 0)
+            give_up(p->mounts[i].directory);
+    }
+}
+
 /* As root: puts all that is to be mounted where the other user can see it, and becomes that
    user. */
 static void become_other(const plan *p)
 {
     uid_t user = p->isolation->user;
     int root, self, image = -1, file;
+    size_t i;
     if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         give_up("a mount namespace");
     root = open(p->root, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -103,6 +119,7 @@ static void become_other(const plan *p)
         image = open(p->image, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root < 0 || self < 0 || (p->image && image < 0))
         give_up("the sandbox's directories");
+    open_mounts(p);
     if (mount("tmpfs", p->isolation->stage, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") < 0)
         give_up(p->isolation->stage);
     file = open(p->staged_self, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
@@ -115,6 +132,11 @@ static void become_other(const plan *p)
         if (mkdir(p->staged_image, 0755) < 0)
             give_up(p->staged_image);
         bind_from(image, p->staged_image);
+    }
+    for (i = 0; i < p->mount_count; i++) {
+        if (mkdir(p->staged_mounts[i], 0755) < 0)
+            give_up(p->staged_mounts[i]);
+        bind_from(p->mount_fds[i], p->staged_mounts[i]);
     }
     if (setgroups(0, NULL) < 0 || setresgid((gid_t)user, (gid_t)user, (gid_t)user) < 0 ||
         setresuid(user, user, user) < 0)
@@ -146,9 +168,41 @@ static void add_all(sd_words *words, const char *const *list, size_t count)
         sd_words_add(words, sd_text("%s", list[i]));
 }
 
-/* Makes the root directory and the command line that runs this program with the argument in it. */
-static int prepare(const sd_isolation *isolation, const char *directory, const char *image,
-                   const char *argument, plan *p, sd_words *words)
+/* Where the child puts what is to be mounted, for the user that it becomes. */
+static void plan_stage(plan *p)
+{
+    const char *stage = p->isolation->stage;
+    size_t i;
+    p->staged_root = sd_text("%s/root", stage);
+    p->staged_self = sd_text("%s/self", stage);
+    p->staged_image = sd_text("%s/image", stage);
+    if (p->mount_count == 0)
+        return;
+    p->mount_fds = (int *)sd_alloc(p->mount_count * sizeof(*p->mount_fds));
+    p->staged_mounts = (char **)sd_alloc(p->mount_count * sizeof(*p->staged_mounts));
+    for (i = 0; i < p->mount_count; i++)
+        p->staged_mounts[i] = sd_text("%s/mount-%zu", stage, i);
+}
+
+/* Without isolation: no more than a directory to work in. NULL or the problem. */
+static char *prepare_plain(const sd_sandbox *s, const char *argument, plan *p, sd_words *words)
+{
+    sd_words ignored = {NULL, 0};
+    char *problem = NULL;
+    if (s->mount_count > 0)
+        return sd_text("nothing can be mounted at %s: sandboxd runs with --no-isolation",
+                       s->mounts[0].path);
+    if (sd_root_make(p->root, NULL, NULL, (uid_t)-1, &ignored) < 0)
+        problem = sd_text("its directory could not be made: %s", strerror(errno));
+    sd_words_free(&ignored);
+    sd_words_add(words, sd_text("%s", s->isolation->self));
+    sd_words_add(words, sd_text("%s", argument));
+    return problem;
+}
+
+/* Makes the root directory and the command line that runs this program with the argument in it.
+   NULL or the problem, to be freed. */
+static char *prepare(const sd_sandbox *s, const char *argument, plan *p, sd_words *words)
 {
     static const char *const namespaces[] = {
         "--unshare-user",       "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
@@ -158,39 +212,37 @@ static int prepare(const sd_isolation *isolation, const char *directory, const c
         "--new-session",        "--as-pid-1",    "--cap-drop",    "ALL",           "--bind",
     };
     static const char *const mounts[] = {"--proc", "/proc", "--dev", "/dev", "--chdir", "/"};
-    int result;
-    memset(p, 0, sizeof(*p));
+    const sd_isolation *isolation = s->isolation;
+    const uid_t owner = isolation->user ? isolation->user : (uid_t)-1;
+    char *problem = NULL;
     p->isolation = isolation;
-    p->image = image;
-    p->root = sd_text("%s/root", directory);
-    if (isolation->user) {
-        p->staged_root = sd_text("%s/root", isolation->stage);
-        p->staged_self = sd_text("%s/self", isolation->stage);
-        p->staged_image = sd_text("%s/image", isolation->stage);
-    }
-    if (isolation->none) {
-        sd_words ignored = {NULL, 0};
-        result = sd_root_make(p->root, NULL, NULL, (uid_t)-1, &ignored);
-        sd_words_free(&ignored);
-        sd_words_add(words, sd_text("%s", isolation->self));
-        sd_words_add(words, sd_text("%s", argument));
-        return result;
-    }
+    p->image = s->image;
+    p->mounts = s->mounts;
+    p->mount_count = s->mount_count;
+    p->root = sd_text("%s/root", s->directory);
+    if (isolation->none)
+        return prepare_plain(s, argument, p, words);
+    if (isolation->user)
+        plan_stage(p);
     sd_words_add(words, sd_text("%s", isolation->bwrap));
     if (isolation->disable_userns)
         sd_words_add(words, sd_text("--disable-userns"));
     add_all(words, namespaces, SD_COUNT(namespaces));
     sd_words_add(words, sd_text("%s", p->staged_root ? p->staged_root : p->root));
     sd_words_add(words, sd_text("/"));
-    result = sd_root_make(p->root, image, p->staged_image ? p->staged_image : image,
-                          isolation->user ? isolation->user : (uid_t)-1, words);
+    if (sd_root_make(p->root, s->image, p->staged_image ? p->staged_image : s->image, owner,
+                     words) < 0)
+        problem = sd_text("its directory could not be made: %s", strerror(errno));
+    if (!problem)
+        problem = sd_root_mount(p->root, s->image, owner, s->mounts, s->mount_count,
+                                p->staged_mounts, words);
     add_all(words, mounts, SD_COUNT(mounts));
     sd_words_add(words, sd_text("--ro-bind"));
     sd_words_add(words, sd_text("%s", p->staged_self ? p->staged_self : isolation->self));
     sd_words_add(words, sd_text("/.sandboxd"));
     sd_words_add(words, sd_text("/.sandboxd"));
     sd_words_add(words, sd_text("%s", argument));
-    return result;
+    return problem;
 }
 
 static pid_t launch(plan *p, const sd_words *words, int errors, int listener, int channel)
@@ -212,6 +264,11 @@ static pid_t launch(plan *p, const sd_words *words, int errors, int listener, in
 
 static void free_plan(plan *p, sd_words *words)
 {
+    size_t i;
+    for (i = 0; p->staged_mounts && i < p->mount_count; i++)
+        free(p->staged_mounts[i]);
+    free(p->staged_mounts);
+    free(p->mount_fds);
     free(p->root);
     free(p->staged_root);
     free(p->staged_self);
@@ -241,18 +298,22 @@ static char *find_program(const char *name)
 /* Runs "sandboxd --version" in a sandbox. 1 if that works; else said is what went wrong. */
 static int works(const sd_isolation *isolation, const char *directory, char *said, size_t cap)
 {
-    char *trial = sd_text("%s/trial", directory);
+    char *trial = sd_text("%s/trial", directory), *problem = NULL;
     sd_words words = {NULL, 0};
+    sd_sandbox s = {0};
     int fds[2] = {-1, -1}, status = -1;
     size_t len = 0;
     ssize_t n;
     pid_t pid = -1;
-    plan p;
+    plan p = {0};
+    s.isolation = isolation;
+    s.directory = trial;
     (void)sd_remove_tree(trial);
     if (mkdir(trial, 0755) == 0 && pipe2(fds, O_CLOEXEC) == 0 &&
-        prepare(isolation, trial, NULL, "--version", &p, &words) == 0)
+        (problem = prepare(&s, "--version", &p, &words)) == NULL)
         pid = launch(&p, &words, fds[1], fds[1], fds[1]);
-    snprintf(said, cap, "%s", strerror(errno));
+    snprintf(said, cap, "%s", problem ? problem : strerror(errno));
+    free(problem);
     if (fds[1] >= 0)
         close(fds[1]);
     while (pid > 0 && len + 1 < cap && (n = read(fds[0], said + len, cap - 1 - len)) > 0)
@@ -265,8 +326,7 @@ static int works(const sd_isolation *isolation, const char *directory, char *sai
         close(fds[0]);
     while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
         continue;
-    if (fds[0] >= 0)
-        free_plan(&p, &words);
+    free_plan(&p, &words);
     (void)sd_remove_tree(trial);
     free(trial);
     return pid > 0 && status == 0;
@@ -478,16 +538,14 @@ char *sd_sandbox_start(sd_sandbox *s)
 {
     int errors[2] = {-1, -1}, channel[2] = {-1, -1}, listener = -1, i;
     sd_words words = {NULL, 0};
-    char *problem = NULL;
-    plan p;
-    if (prepare(s->isolation, s->directory, s->image, "--agent", &p, &words) < 0) {
-        problem = sd_text("its directory could not be made: %s", strerror(errno));
-    } else if ((listener = sd_listen(0, &s->port)) < 0 || pipe2(errors, O_CLOEXEC) < 0 ||
-               socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel) < 0 ||
-               instruct(s, channel[0]) < 0 ||
-               (s->pid = launch(&p, &words, errors[1], listener, channel[1])) < 0) {
+    plan p = {0};
+    char *problem = prepare(s, "--agent", &p, &words);
+    if (!problem && ((listener = sd_listen(0, &s->port)) < 0 || pipe2(errors, O_CLOEXEC) < 0 ||
+                     socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel) < 0 ||
+                     instruct(s, channel[0]) < 0 ||
+                     (s->pid = launch(&p, &words, errors[1], listener, channel[1])) < 0))
         problem = sd_text("its process could not be started: %s", strerror(errno));
-    } else {
+    if (!problem) {
         watch(s, errors[0], channel[0]);
         errors[0] = channel[0] = -1;
     }

@@ -69,7 +69,8 @@
 #define SD_MAX_REPLICAS 100 /* of a pool */
 #define SD_MAX_MOUNTS 32    /* of a template */
 #define SD_MAX_VOLUME_SIZE 1e15
-#define SD_MAX_NAME 1024 /* bytes of a name */
+#define SD_MAX_NAME 1024       /* bytes of a name */
+#define SD_MAX_MOUNT_PATH 2048 /* bytes */
 #define SD_MAX_COMMAND_ID 128
 #define SD_RING_SIZE (1u << 20) /* of output, for each stream of a command */
 #define SD_CHUNK 65536u         /* bytes of output in one message, and of one read */
@@ -514,12 +515,22 @@ typedef struct sd_words {
 void sd_words_add(sd_words *words, char *word); /* word is owned by words then */
 void sd_words_free(sd_words *words);
 
+/* A directory of ours that a sandbox has at a path of its own. */
+typedef struct sd_mount {
+    char *directory, *path; /* both absolute */
+} sd_mount;
+
 /* Makes what a sandbox has of its own below root, and adds to bwrap the options that mount the
    rest. image is the directory of an image, NULL: the host's system directories; seen is the name
    by which bubblewrap will find it. owner owns all that is made, -1: this process's user. 0 or -1
    with errno. */
 int sd_root_make(const char *root, const char *image, const char *seen, uid_t owner,
                  sd_words *bwrap);
+/* Behind sd_root_make: makes the mount points and adds to bwrap the options that mount the
+   directories, which then belong to owner. seen are the names by which bubblewrap will find them,
+   NULL: their own. NULL, or why a path can be no mount point, to be freed. */
+char *sd_root_mount(const char *root, const char *image, uid_t owner, const sd_mount *mounts,
+                    size_t count, char *const *seen, sd_words *bwrap);
 
 /* ---- sandbox.c ---- */
 
@@ -535,11 +546,6 @@ typedef struct sd_isolation {
 
 /* Finds out; directory is for a trial. 0, or -1 when stderr has been told what is missing. */
 int sd_isolation_find(sd_isolation *isolation, const char *directory);
-
-/* A directory of ours that a sandbox has at a path of its own. */
-typedef struct sd_mount {
-    char *directory, *path; /* both absolute */
-} sd_mount;
 
 typedef struct sd_sandbox sd_sandbox;
 struct sd_sandbox {
@@ -608,8 +614,8 @@ typedef struct sd_kind {
     const char *plural;       /* "pools": the list in an answer, and the directory */
     const char *noun, *title; /* "pool", "Pool": in sentences */
     void (*write)(sbx_json_writer *w, const sd_named *item); /* the fields of its own */
-    void (*write_state)(sbx_json_writer *w,
-                        const sd_named *item); /* what changes by itself; NULL */
+    /* What changes by itself, and so is not stored; NULL: nothing does. */
+    void (*write_state)(sbx_json_writer *w, const sd_named *item);
     /* Makes one of a request's document, or of one that was stored, without what sd_named_init and
        the store know. NULL: the problems say why. read is NULL if the kind is not stored. */
     sd_named *(*read)(const sd_control *control, const sd_json *json, int stored,
@@ -754,9 +760,12 @@ int sd_image_find(const sd_control *control, const sd_template *template, const 
 void sd_handle_box_create(sd_conn *conn);
 void sd_handle_box_status(sd_conn *conn);
 void sd_handle_box_delete(sd_conn *conn);
-/* Starts one in a pool's list. sd_pool_ready or sd_pool_failed follows, the latter at once perhaps. */
+/* Starts one in a pool's list. sd_pool_ready or sd_pool_failed follows, the latter perhaps at
+   once. */
 void sd_box_warm(sd_control *control, sd_pool *pool, sd_list *list, sd_template *template);
 int sd_box_is_ready(const sd_named *item);
+/* 0 as soon as its process has ended, while sd_box_is_ready may need a moment to notice. */
+int sd_box_is_alive(const sd_named *item);
 /* Deletes all that are in a list. */
 void sd_boxes_delete(sd_list *list);
 void sd_box_delete(sd_named *item);

@@ -1778,10 +1778,11 @@ class Report(unittest.TestResult):
             self.say("failed", test, "\n".join(self.problems))
 
 
-def main():
-    tests = unittest.defaultTestLoader.loadTestsFromModule(sys.modules[__name__])
+def main(module):
+    """Runs the tests of a module, or those that the command line names."""
+    tests = unittest.defaultTestLoader.loadTestsFromModule(module)
     if len(sys.argv) > 1:
-        tests = unittest.defaultTestLoader.loadTestsFromNames(sys.argv[1:], sys.modules[__name__])
+        tests = unittest.defaultTestLoader.loadTestsFromNames(sys.argv[1:], module)
     report = Report()
     print(f"1..{tests.countTestCases()}")
     tests.run(report)
@@ -1792,4 +1793,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.modules[__name__])
