@@ -156,7 +156,7 @@ var scenarios = []struct {
 	{"callbacks get the output as it comes", func(t *test) {
 		var out, err []string
 		ended := good(t.plain().RunWithCallbacks(t, start{
-			Command: langsmith.F("echo $A; sleep 0.2; echo E >&2; sleep 0.2; pwd"),
+			Command: langsmith.F("echo $A; sleep 0.4; echo E >&2; sleep 0.4; pwd"),
 			Env:     langsmith.F(map[string]string{"A": "1"}),
 			CWD:     langsmith.F("/tmp"),
 		}, langsmith.SandboxCommandCallbacks{
@@ -183,7 +183,7 @@ var scenarios = []struct {
 	}},
 
 	{"a handle yields chunks with offsets in bytes", func(t *test) {
-		handle := t.started(t.plain(), "printf aä; sleep 0.2; printf ☃ >&2; sleep 0.2; printf b; exit 4")
+		handle := t.started(t.plain(), "printf aä; sleep 0.4; printf ☃ >&2; sleep 0.4; printf b; exit 4")
 		equal(handle.CommandID != "" && handle.PID > 0, true)
 		for _, wanted := range []langsmith.SandboxOutputChunk{
 			{Stream: "stdout", Data: "aä", Offset: 0},
@@ -265,7 +265,7 @@ var scenarios = []struct {
 		params := start{Command: langsmith.F("true"), TTLSeconds: langsmith.F(int64(1))}
 		handle := good(box.StartCommand(t, params))
 		good(handle.Result(t))
-		time.Sleep(1300 * time.Millisecond)
+		time.Sleep(1600 * time.Millisecond)
 		_, err := good(box.ReconnectCommand(t, handle.CommandID, reconnect{})).Result(t)
 		equal(raised[*langsmith.SandboxOperationError](err, "").ErrorType, "SessionExpired")
 	}},

@@ -183,7 +183,7 @@ const scenarios = {
   "callbacks get the output as it comes": async (test) => {
     const box = await test.sandbox();
     const [out, err] = [[], []];
-    const result = await box.run("echo 1; sleep 0.2; echo E >&2; sleep 0.2; echo 2", {
+    const result = await box.run("echo 1; sleep 0.4; echo E >&2; sleep 0.4; echo 2", {
       onStdout: (text) => out.push(text),
       onStderr: (text) => err.push(text),
     });
@@ -194,7 +194,7 @@ const scenarios = {
   "a handle yields chunks with offsets in bytes": async (test) => {
     const box = await test.sandbox();
     const command =
-      "printf aä; sleep 0.2; printf ☃ >&2; printf b; sleep 0.2; printf X >&2; printf c; exit 4";
+      "printf aä; sleep 0.4; printf ☃ >&2; printf b; sleep 0.4; printf X >&2; printf c; exit 4";
     const handle = await box.run(command, { wait: false });
     assert.ok(handle.commandId && handle.pid > 0);
     const seen = { stdout: [], stderr: [] };
@@ -285,7 +285,7 @@ const scenarios = {
     const box = await test.sandbox();
     const handle = await box.run("true", { ttlSeconds: 1, wait: false });
     await handle.result;
-    await sleep(1300);
+    await sleep(1600);
     const again = await box.reconnect(handle.commandId);
     await raises(again.result, test.sdk.LangSmithSandboxOperationError, { message: "expired" });
   },

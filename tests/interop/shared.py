@@ -243,7 +243,7 @@ async def callbacks(case):
     """callbacks get the output as it comes"""
     box = await case.sandbox()
     out, err = [], []
-    ended = await done(box.run("echo 1; sleep 0.2; echo E >&2; sleep 0.2; echo 2",
+    ended = await done(box.run("echo 1; sleep 0.4; echo E >&2; sleep 0.4; echo 2",
                                on_stdout=out.append, on_stderr=err.append))
     equal((out, err), (["1\n", "2\n"], ["E\n"]), "what came")
     equal((ended.stdout, ended.stderr, ended.exit_code), ("1\n2\n", "E\n", 0), "the result")
@@ -252,7 +252,7 @@ async def callbacks(case):
 async def chunks(case):
     """a handle yields chunks with offsets in bytes"""
     box = await case.sandbox()
-    handle = await done(box.run("printf aä; sleep 0.2; printf ☃ >&2; printf b; sleep 0.2; "
+    handle = await done(box.run("printf aä; sleep 0.4; printf ☃ >&2; printf b; sleep 0.4; "
                                 "printf X >&2; printf c; exit 4", wait=False))
     expect(handle.command_id and handle.pid > 0, f"{handle.command_id} {handle.pid}")
     seen = {"stdout": [], "stderr": []}
@@ -346,7 +346,7 @@ async def remembering(case):
     box = await case.sandbox()
     handle = await done(box.run("true", ttl_seconds=1, wait=False))
     await done(handle.result)
-    await asyncio.sleep(1.3)
+    await asyncio.sleep(1.6)
     with raises(sdk.SandboxOperationError, "expired", error_type="SessionExpired"):
         await done((await done(box.reconnect(handle.command_id))).result)
 
