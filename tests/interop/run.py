@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Plays the scenarios of one official LangSmith SDK against build/sandboxd.
+"""Plays the scenarios of the official LangSmith SDKs against build/sandboxd.
 
+    run.py             all, by tests/run.py
     run.py NAME        one of SDKS below
-    run.py --list      their names
 
 What an SDK needs is installed below build/interop, once: nothing else of the machine changes. The
 scenarios report in TAP. Where the registry is out of reach there is one test, and it is skipped."""
@@ -10,6 +10,7 @@ scenarios report in TAP. Where the registry is out of reach there is one test, a
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -133,9 +134,10 @@ def play(name, directory):
 
 
 def main():
-    if sys.argv[1:] == ["--list"]:
-        print("\n".join(SDKS))
-        return 0
+    if not sys.argv[1:]:
+        here = f"{shlex.quote(sys.executable)} {shlex.quote(__file__)}"
+        return subprocess.call([sys.executable, HERE.parent / "run.py", "--tap",
+                                *(f"{here} {name}" for name in SDKS)])
     name, = sys.argv[1:]
     try:
         directory = install(name)
