@@ -136,7 +136,7 @@ def play(name, directory):
 def main():
     if not sys.argv[1:]:
         here = f"{shlex.quote(sys.executable)} {shlex.quote(__file__)}"
-        return subprocess.call([sys.executable, HERE.parent / "run.py", "--tap",
+        return subprocess.call([sys.executable, HERE.parent / "run.py", "--limit", "600", "--tap",
                                 *(f"{here} {name}" for name in SDKS)])
     name, = sys.argv[1:]
     try:
