@@ -1,8 +1,8 @@
 /* The data plane of one sandbox. It runs inside the isolation, as process 1 of the sandbox, so that
-   no command can kill it and all of them end with it. It inherits two descriptors: the listening
-   socket, which was opened outside, and the channel, on which the control process says what to do
-   (one "name value" per line, "start" at the end) and whose end means that the control process is
-   gone. */
+   no command can kill it and all of them end with it. It inherits the listening socket, which was
+   opened outside, and the channel, on which the control process says what to do (one "name value" per
+   line, "start" at the end) and whose end means that the control process is gone; and what commands
+   need to join their control groups. */
 #include "sandboxd.h"
 
 #include <dirent.h>
@@ -57,7 +57,7 @@ static int take_line(sd_agent *agent, const char *line)
         return take_key(&agent->key, line + 4);
     else if (strcmp(line, "isolated") == 0)
         agent->isolated = 1;
-    else
+    else if (!sd_limits_take(&agent->limits, line))
         return -1;
     return 0;
 }
@@ -166,12 +166,15 @@ static void on_child(uv_signal_t *handle, int number)
 static void protect(sd_agent *agent)
 {
     struct rlimit limit;
+    int i;
     prctl(PR_SET_DUMPABLE, 0);
     /* Orphans come to this process, without isolation too. */
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     signal(SIGPIPE, SIG_IGN);
     fcntl(SD_FD_LISTEN, F_SETFD, FD_CLOEXEC);
     fcntl(SD_FD_CHANNEL, F_SETFD, FD_CLOEXEC);
+    for (i = 0; i < SD_MAX_GROUPS; i++)
+        fcntl(SD_FD_GROUPS + i, F_SETFD, FD_CLOEXEC);
     umask(022);
     agent->file_limit = 1024;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
@@ -194,6 +197,7 @@ int sd_agent_main(void)
         sd_log("the agent was not told what to do: sandboxd --agent is not for your use");
         return 1;
     }
+    sd_limits_choose(&agent.limits);
     if (agent.isolated)
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* when bubblewrap is killed */
     if (chdir(agent.home) < 0) {

@@ -469,6 +469,7 @@ sd_command *sd_command_start(sd_agent *agent, const sd_command_options *options,
     spawn.home = agent->home;
     spawn.env = options->env;
     spawn.file_limit = agent->file_limit;
+    spawn.limits = &agent->limits;
     spawn.input = !options->close_stdin;
     spawn.die_with_us = !agent->isolated;
     if (sd_ring_init(&command->rings[0]) < 0 || sd_ring_init(&command->rings[1]) < 0)

@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -43,6 +42,7 @@ static const char *const prefixes[] = {"/v2/sandboxes", "/api/v2/sandboxes", NUL
    or -1 when stderr has been told why. */
 static int take_data(sd_control *control, int *temporary)
 {
+    const struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     const char *parent = getenv("TMPDIR");
     char *path, *real, *lock_path, *sandboxes;
     int lock;
@@ -68,8 +68,9 @@ static int take_data(sd_control *control, int *temporary)
     lock_path = sd_text("%s/lock", control->data);
     lock = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     free(lock_path);
-    if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0) {
-        if (errno == EWOULDBLOCK)
+    /* Unlike with flock, a child that was not quite started when we were killed does not hold it. */
+    if (lock < 0 || fcntl(lock, F_SETLK, &whole) < 0) {
+        if (lock >= 0 && (errno == EAGAIN || errno == EACCES))
             sd_log("%s is in use by another sandboxd", control->data);
         else
             sd_log("cannot lock %s: %s", control->data, strerror(errno));
@@ -250,11 +251,13 @@ int sd_control_run(sd_control *control)
         return 1;
     uv_loop_init(&loop);
     control->loop = &loop;
-    if (sd_isolation_find(&control->isolation, control->data) == 0)
+    if (sd_isolation_find(&control->isolation, control->data) == 0 &&
+        sd_limits_find(&control->isolation.limits, control->isolation.user) == 0)
         status = serve(control);
     uv_walk(&loop, close_handle, NULL);
     uv_run(&loop, UV_RUN_DEFAULT);
     uv_loop_close(&loop);
+    sd_groups_release(&control->isolation.limits.groups);
     leave_data(control, temporary);
     for (i = SD_LISTS; i-- > 0;)
         sd_list_free(&control->lists[i]);

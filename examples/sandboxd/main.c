@@ -37,6 +37,10 @@ static const char usage[] =
     "  --no-isolation     run commands as plain processes of this user, who can do what you can "
     "do;\n"
     "                     there, volumes cannot be mounted\n"
+    "  --limits HOW       how the CPU and memory of templates are enforced: cgroup (all commands\n"
+    "                     of a sandbox together, by control groups), rlimit (memory per process,\n"
+    "                     processors by affinity; weaker), none, or auto, the default: by control\n"
+    "                     groups where these can be used\n"
     "  --help, --version\n"
     "\n"
     "It ends on SIGINT, SIGTERM and SIGHUP, and everything that it started ends with it.\n";
@@ -49,6 +53,7 @@ enum {
     OPT_MAX_SANDBOXES,
     OPT_MAX_VOLUMES,
     OPT_NO_ISOLATION,
+    OPT_LIMITS,
     OPT_HELP,
     OPT_VERSION
 };
@@ -61,6 +66,7 @@ static const struct option options[] = {
     {"max-sandboxes", required_argument, NULL, OPT_MAX_SANDBOXES},
     {"max-volumes", required_argument, NULL, OPT_MAX_VOLUMES},
     {"no-isolation", no_argument, NULL, OPT_NO_ISOLATION},
+    {"limits", required_argument, NULL, OPT_LIMITS},
     {"help", no_argument, NULL, OPT_HELP},
     {"version", no_argument, NULL, OPT_VERSION},
     {NULL, 0, NULL, 0},
@@ -104,6 +110,19 @@ static int take_key(sd_control *control, const char *text)
     return 0;
 }
 
+static int take_limits(sd_control *control, const char *text)
+{
+    static const char *const kinds[] = {"auto", "cgroup", "rlimit", "none"}; /* as sd_limits_kind */
+    size_t i;
+    for (i = 0; i < SD_COUNT(kinds); i++)
+        if (strcmp(text, kinds[i]) == 0) {
+            control->isolation.limits.kind = (sd_limits_kind)i;
+            return 0;
+        }
+    sd_log("--limits is auto, cgroup, rlimit or none, not %s", text);
+    return -1;
+}
+
 /* -1: go on; else the exit status. */
 static int take_options(sd_control *control, int argc, char **argv)
 {
@@ -137,6 +156,9 @@ static int take_options(sd_control *control, int argc, char **argv)
             break;
         case OPT_NO_ISOLATION:
             control->isolation.none = 1;
+            break;
+        case OPT_LIMITS:
+            problem = take_limits(control, optarg);
             break;
         case OPT_HELP:
             fputs(usage, stdout);

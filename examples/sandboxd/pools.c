@@ -151,8 +151,7 @@ sd_named *sd_pools_offer(const sd_control *control, const sd_template *template)
     sd_named *pool, *box;
     for (pool = control->lists[SD_POOLS].first; pool; pool = pool->next)
         for (box = pool_of(pool)->boxes.first; box; box = box->next)
-            if (pool_of(pool)->template == template && sd_box_is_ready(box) &&
-                sd_box_is_alive(box))
+            if (pool_of(pool)->template == template && sd_box_is_ready(box) && sd_box_is_alive(box))
                 return box;
     return NULL;
 }

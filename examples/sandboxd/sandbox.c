@@ -28,7 +28,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { STOP_MS = 2000 };
+enum { STOP_MS = 2000, GROUP_MS = 5, GROUP_ATTEMPTS = 1000 };
 
 /* ---- the child ---- */
 
@@ -42,7 +42,8 @@ typedef struct plan {
     size_t mount_count;
     char **staged_mounts; /* NULL where nothing is staged */
     int *mount_fds;
-    int fds[3]; /* stderr, listener, channel; where they are before they are put in place */
+    /* stderr, listener, channel, groups; where they are before they are put in place */
+    int fds[3 + SD_MAX_GROUPS];
 } plan;
 
 static void give_up(const char *what) __attribute__((noreturn));
@@ -54,20 +55,23 @@ static void give_up(const char *what)
 
 static void place_descriptors(const plan *p)
 {
-    int high[3], i, null;
-    for (i = 0; i < 3; i++) {
-        high[i] = fcntl(p->fds[i], F_DUPFD, 10);
-        if (high[i] < 0)
+    int high[SD_COUNT(p->fds)], count = 0, end, i, null;
+    while (count < (int)SD_COUNT(p->fds) && p->fds[count] >= 0) {
+        high[count] = fcntl(p->fds[count], F_DUPFD, 10);
+        if (high[count++] < 0)
             _exit(126);
     }
     null = open("/dev/null", O_RDWR);
-    if (null < 0 || dup2(null, 0) < 0 || dup2(high[0], 1) < 0 || dup2(high[0], 2) < 0 ||
-        dup2(high[1], SD_FD_LISTEN) < 0 || dup2(high[2], SD_FD_CHANNEL) < 0)
+    if (null < 0 || dup2(null, 0) < 0 || dup2(high[0], 1) < 0 || dup2(high[0], 2) < 0)
         _exit(126);
+    for (i = 1; i < count; i++)
+        if (dup2(high[i], SD_FD_LISTEN + i - 1) < 0)
+            _exit(126);
+    end = SD_FD_LISTEN + count - 1;
 #ifdef SYS_close_range
-    syscall(SYS_close_range, (unsigned)SD_FD_CHANNEL + 1, ~0u, 0u);
+    syscall(SYS_close_range, (unsigned)end, ~0u, 0u);
 #endif
-    for (i = SD_FD_CHANNEL + 1; i < 64; i++) /* for kernels without it: most are closed on exec */
+    for (i = end; i < 64; i++) /* for kernels without it: most are closed on exec */
         close(i);
 }
 
@@ -245,7 +249,8 @@ static char *prepare(const sd_sandbox *s, const char *argument, plan *p, sd_word
     return problem;
 }
 
-static pid_t launch(plan *p, const sd_words *words, int errors, int listener, int channel)
+static pid_t launch(plan *p, const sd_words *words, int errors, int listener, int channel,
+                    const int groups[SD_MAX_GROUPS])
 {
     sigset_t all, before;
     pid_t pid;
@@ -253,6 +258,7 @@ static pid_t launch(plan *p, const sd_words *words, int errors, int listener, in
     p->fds[0] = errors;
     p->fds[1] = listener;
     p->fds[2] = channel;
+    memcpy(p->fds + 3, groups, SD_MAX_GROUPS * sizeof(*groups));
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &before);
     pid = fork();
@@ -298,6 +304,7 @@ static char *find_program(const char *name)
 /* Runs "sandboxd --version" in a sandbox. 1 if that works; else said is what went wrong. */
 static int works(const sd_isolation *isolation, const char *directory, char *said, size_t cap)
 {
+    const int none[SD_MAX_GROUPS] = {-1, -1, -1};
     char *trial = sd_text("%s/trial", directory), *problem = NULL;
     sd_words words = {NULL, 0};
     sd_sandbox s = {0};
@@ -311,7 +318,7 @@ static int works(const sd_isolation *isolation, const char *directory, char *sai
     (void)sd_remove_tree(trial);
     if (mkdir(trial, 0755) == 0 && pipe2(fds, O_CLOEXEC) == 0 &&
         (problem = prepare(&s, "--version", &p, &words)) == NULL)
-        pid = launch(&p, &words, fds[1], fds[1], fds[1]);
+        pid = launch(&p, &words, fds[1], fds[1], fds[1], none);
     snprintf(said, cap, "%s", problem ? problem : strerror(errno));
     free(problem);
     if (fds[1] >= 0)
@@ -414,6 +421,12 @@ static void on_closed(uv_handle_t *handle)
         s->on_exit(s);
 }
 
+/* Its name in messages, and that of its control groups. */
+static const char *name_of(const sd_sandbox *s)
+{
+    return strrchr(s->directory, '/') + 1;
+}
+
 /* Takes what the agent, or bubblewrap, wrote to stderr. */
 static void take_words(sd_sandbox *s, const char *data, size_t len)
 {
@@ -425,7 +438,7 @@ static void take_words(sd_sandbox *s, const char *data, size_t len)
             s->line[s->line_len] = 0;
             s->line_len = 0;
             memcpy(s->last_words, s->line, sizeof(s->line));
-            sd_log("%s: %s", strrchr(s->directory, '/') + 1, s->line);
+            sd_log("%s: %s", name_of(s), s->line);
         }
     }
 }
@@ -480,6 +493,21 @@ void sd_sandbox_stop(sd_sandbox *s)
     uv_timer_start(&s->timer, on_stop_timer, s->ready ? STOP_MS : 0, 0);
 }
 
+/* Removes the groups, or tries that again soon: when bubblewrap was killed, the last processes may be
+   about to end. */
+static void leave_groups(uv_timer_t *timer)
+{
+    sd_sandbox *s = (sd_sandbox *)timer->data;
+    int gone = sd_groups_remove(&s->isolation->limits.groups, name_of(s));
+    if (!gone && ++s->attempts < GROUP_ATTEMPTS) {
+        uv_timer_start(timer, leave_groups, GROUP_MS, 0);
+        return;
+    }
+    if (!gone)
+        sd_log("%s: its control group could not be removed", name_of(s));
+    uv_close((uv_handle_t *)timer, on_closed);
+}
+
 void sd_sandbox_reap(void)
 {
     sd_sandbox **link = &sandboxes, *s;
@@ -498,21 +526,23 @@ void sd_sandbox_reap(void)
                 take_words(s, data, (size_t)n);
         uv_close((uv_handle_t *)&s->errors, on_closed);
         uv_close((uv_handle_t *)&s->channel, on_closed);
-        uv_close((uv_handle_t *)&s->timer, on_closed);
+        leave_groups(&s->timer);
     }
 }
 
 /* Tells the agent what it has to know. */
 static int instruct(const sd_sandbox *s, int channel)
 {
-    char key[2 * sizeof(s->key->hash) + 1], *text;
+    char key[2 * sizeof(s->key->hash) + 1], *text, *limits;
     size_t len;
     ssize_t n;
+    limits = sd_limits_settings(&s->isolation->limits, s->cpus, s->memory, !s->isolation->none);
     sd_hex(key, s->key->hash, sizeof(s->key->hash));
-    text = sd_text("home %s%s/home/user\n%s%s%s%sstart\n", s->isolation->none ? s->directory : "",
+    text = sd_text("home %s%s/home/user\n%s%s%s%s%sstart\n", s->isolation->none ? s->directory : "",
                    s->isolation->none ? "/root" : "", s->isolation->none ? "" : "isolated\n",
                    s->key->required ? "key " : "", s->key->required ? key : "",
-                   s->key->required ? "\n" : "");
+                   s->key->required ? "\n" : "", limits);
+    free(limits);
     len = strlen(text);
     n = write(channel, text, len);
     free(text);
@@ -536,19 +566,26 @@ static void watch(sd_sandbox *s, int errors, int channel)
 
 char *sd_sandbox_start(sd_sandbox *s)
 {
-    int errors[2] = {-1, -1}, channel[2] = {-1, -1}, listener = -1, i;
+    const sd_groups *groups = &s->isolation->limits.groups;
+    int errors[2] = {-1, -1}, channel[2] = {-1, -1}, members[SD_MAX_GROUPS], listener = -1, i;
     sd_words words = {NULL, 0};
     plan p = {0};
-    char *problem = prepare(s, "--agent", &p, &words);
+    char *problem = sd_groups_make(groups, name_of(s), s->cpus, s->memory, members);
+    int grouped = problem == NULL;
+    if (!problem)
+        problem = prepare(s, "--agent", &p, &words);
     if (!problem && ((listener = sd_listen(0, &s->port)) < 0 || pipe2(errors, O_CLOEXEC) < 0 ||
                      socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel) < 0 ||
                      instruct(s, channel[0]) < 0 ||
-                     (s->pid = launch(&p, &words, errors[1], listener, channel[1])) < 0))
+                     (s->pid = launch(&p, &words, errors[1], listener, channel[1], members)) < 0))
         problem = sd_text("its process could not be started: %s", strerror(errno));
     if (!problem) {
         watch(s, errors[0], channel[0]);
         errors[0] = channel[0] = -1;
+    } else if (grouped) {
+        (void)sd_groups_remove(groups, name_of(s));
     }
+    sd_groups_close(members);
     for (i = 0; i < 2; i++) {
         if (errors[i] >= 0)
             close(errors[i]);

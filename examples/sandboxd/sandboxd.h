@@ -22,6 +22,8 @@
      session.c     data plane: one client of a command over WebSocket
      agent.c       the data plane of one sandbox
      root.c        what a sandbox sees: its root directory
+     groups.c      control groups, which limit CPU and memory
+     limits.c      what limits the commands of a sandbox
      sandbox.c     the process of one sandbox: started by bubblewrap, watched, ended
      store.c       what outlives the control process: small files
      named.c       control plane: what all kinds of resources have in common
@@ -42,6 +44,7 @@
 
 #include "sandbox.h"
 
+#include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -61,6 +64,7 @@
 #define SD_MAX_HTTP_OUTPUT (8u << 20)  /* of each stream of a command over HTTP */
 #define SD_MAX_COMMANDS 1024           /* of a sandbox, running or remembered */
 #define SD_MAX_REMEMBERED (128u << 20) /* bytes of output of ended commands */
+#define SD_MAX_PROCESSES 2048          /* of the commands of a sandbox, with their threads */
 #define SD_MAX_SANDBOXES 256           /* unless told otherwise */
 #define SD_MAX_VOLUMES 256             /* the same */
 #define SD_MAX_QUOTA 10000             /* what these can be set to */
@@ -372,6 +376,74 @@ void sd_ws_send(sd_ws *ws, const char *text, size_t len);
 /* Sends a close frame and ends the connection in good order. */
 void sd_ws_close(sd_ws *ws, int code, const char *reason);
 
+/* ---- groups.c ---- */
+
+/* Controllers, as bits. */
+enum { SD_GROUP_CPU = 1, SD_GROUP_MEMORY = 2, SD_GROUP_PIDS = 4 };
+#define SD_MAX_GROUPS 3 /* that one sandbox has: in version 1 each controller may have its own */
+
+/* The control groups that we may make groups in. */
+typedef struct sd_groups {
+    int version; /* 1 or 2; 0: there are none */
+    unsigned controllers;
+    size_t count;
+    struct sd_hierarchy {
+        char *base, *directory; /* the group that we found, and our own below it */
+        unsigned controllers, enabled;
+        int moved; /* this process was moved from base into a group below directory */
+    } at[SD_MAX_GROUPS];
+} sd_groups;
+
+/* Finds out which work when commands run as user, 0: as we do, and removes the groups of every
+   sandboxd that was killed. 0, or -1: none, and why says so. */
+int sd_groups_find(sd_groups *groups, uid_t user, char why[256]);
+/* Puts all back as it was. */
+void sd_groups_release(sd_groups *groups);
+
+/* Makes the groups of a sandbox, with its limits, 0: none. Who writes "0" to all of the descriptors
+   joins; -1: one that is not there. NULL, or the problem, to be freed. */
+char *sd_groups_make(const sd_groups *groups, const char *name, double cpus, double memory,
+                     int fds[SD_MAX_GROUPS]);
+void sd_groups_close(int fds[SD_MAX_GROUPS]);
+/* Removes them; 0: that has to be tried again soon, as there are still processes, which it kills. */
+int sd_groups_remove(const sd_groups *groups, const char *name);
+
+/* ---- limits.c ---- */
+
+typedef enum sd_limits_kind {
+    SD_LIMITS_AUTO, /* control groups as far as possible, resource limits for the rest */
+    SD_LIMITS_CGROUP,
+    SD_LIMITS_RLIMIT,
+    SD_LIMITS_NONE
+} sd_limits_kind;
+
+/* How limits are enforced on this machine; found out once, at the start. */
+typedef struct sd_limits {
+    sd_limits_kind kind;
+    sd_groups groups;
+} sd_limits;
+
+/* What the agent does to every command. */
+typedef struct sd_command_limits {
+    uint64_t groups;     /* so many to be joined, by the descriptors from SD_FD_GROUPS on */
+    uint64_t memory;     /* RLIMIT_DATA; 0: none */
+    uint64_t processes;  /* RLIMIT_NPROC; 0: none */
+    uint64_t processors; /* so many to run on; 0: any */
+    cpu_set_t chosen;    /* which */
+} sd_command_limits;
+
+/* Tells stderr what it found. 0, or -1 if that is not what was asked for. */
+int sd_limits_find(sd_limits *limits, uid_t user);
+
+/* What control groups do not do for a sandbox, as lines for its agent. To be freed. */
+char *sd_limits_settings(const sd_limits *limits, double cpus, double memory, int isolated);
+/* Takes such a line; 0 if it is another. */
+int sd_limits_take(sd_command_limits *limits, const char *line);
+/* Behind the last of them: chooses the processors. */
+void sd_limits_choose(sd_command_limits *limits);
+/* In the child that becomes a command. 0 or -1 with errno. */
+int sd_limits_apply(const sd_command_limits *limits);
+
 /* ---- agent.c ---- */
 
 typedef struct sd_command sd_command;
@@ -387,10 +459,11 @@ typedef struct sd_agent {
     char *expired[256]; /* ids of commands that were forgotten, the last ones */
     size_t expired_next;
     uint64_t file_limit; /* RLIMIT_NOFILE for commands */
+    sd_command_limits limits;
 } sd_agent;
 
-/* The file descriptors that the agent inherits. */
-enum { SD_FD_LISTEN = 3, SD_FD_CHANNEL = 4 };
+/* The file descriptors that the agent inherits; the last are up to SD_MAX_GROUPS. */
+enum { SD_FD_LISTEN = 3, SD_FD_CHANNEL = 4, SD_FD_GROUPS = 5 };
 
 /* What a sandbox's process runs; returns the exit status. */
 int sd_agent_main(void);
@@ -411,8 +484,9 @@ typedef struct sd_spawn {
     const char *command, *shell, *cwd, *home;
     const sd_json *env;  /* an object of strings, or NULL */
     uint64_t file_limit; /* RLIMIT_NOFILE */
-    int input;           /* 1: a pipe for stdin, 0: /dev/null */
-    int die_with_us;     /* 1: killed when this process ends */
+    const sd_command_limits *limits;
+    int input;       /* 1: a pipe for stdin, 0: /dev/null */
+    int die_with_us; /* 1: killed when this process ends */
     /* The result; descriptors are non-blocking, -1: none. */
     pid_t pid; /* also the process group and the session */
     int fds[3];
@@ -542,6 +616,7 @@ typedef struct sd_isolation {
     uid_t user;         /* that sandboxes run as, outside; 0: as we do. Only root can choose */
     int disable_userns; /* 1: bubblewrap can forbid further user namespaces */
     const char *stage;  /* with user: where the child mounts what that user must see */
+    sd_limits limits;
 } sd_isolation;
 
 /* Finds out; directory is for a trial. 0, or -1 when stderr has been told what is missing. */
@@ -565,7 +640,7 @@ struct sd_sandbox {
     char last_words[256];                 /* the last line that it wrote to stderr */
     /* Its own. */
     pid_t pid;
-    int ready, stopping, handles;
+    int ready, stopping, handles, attempts;
     uv_pipe_t channel, errors;
     uv_timer_t timer;
     size_t line_len;

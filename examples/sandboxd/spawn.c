@@ -1,9 +1,10 @@
 /* Starting a process for a command: its own session and process group, clean signals, no descriptor
-   but its three streams, an environment made from nothing. */
+   but its three streams, an environment made from nothing, the limits of the sandbox. */
 #include "sandboxd.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,9 +15,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* How long the child may take to become the command. It is subject to the limits of the sandbox, so
+   when the other commands take all the CPU time that there is, it may wait for long, but nobody
+   else may. */
+enum { PATIENCE_MS = 500 };
+
 /* What a child that could not become the command tells its parent. */
 typedef struct failure {
-    int in_cwd; /* 1: the directory is at fault, 0: the shell */
+    enum { SHELL, DIRECTORY, LIMITS } what;
     int problem;
 } failure;
 
@@ -89,7 +95,7 @@ static void clean_signals(void)
 static void become_command(const plan *p) __attribute__((noreturn));
 static void become_command(const plan *p)
 {
-    failure f = {0, 0};
+    failure f = {SHELL, 0};
     struct rlimit files;
     ssize_t written;
     int i;
@@ -100,6 +106,9 @@ static void become_command(const plan *p)
         if (getppid() != p->parent)
             _exit(127);
     }
+    if (sd_limits_apply(p->spawn->limits) < 0)
+        f.what = LIMITS;
+    f.problem = errno;
     for (i = 0; i < 3; i++)
         dup2(p->streams[i], i);
         /* They are all closed on exec anyway; this is for the one that somebody forgets some day. */
@@ -111,11 +120,14 @@ static void become_command(const plan *p)
         setrlimit(RLIMIT_NOFILE, &files);
     }
     umask(022);
-    if (chdir(p->spawn->cwd) < 0)
-        f.in_cwd = 1;
-    else
-        execvpe(p->argv[0], p->argv, p->env);
-    f.problem = errno;
+    if (f.what != LIMITS) {
+        if (chdir(p->spawn->cwd) < 0)
+            f.what = DIRECTORY;
+        else
+            execvpe(p->argv[0], p->argv, p->env);
+        f.problem = errno;
+    }
+    signal(SIGPIPE, SIG_IGN); /* the parent may have run out of patience */
     written = write(p->report, &f, sizeof(f));
     (void)written;
     _exit(127);
@@ -137,12 +149,27 @@ static void keep_non_blocking(int fd)
         fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 }
 
+/* What the child says, if it says something: 1. Silence is its success, or lasts too long. */
+static int hear(int fd, failure *f)
+{
+    struct pollfd ready = {fd, POLLIN, 0};
+    uint64_t until = uv_hrtime() / 1000000 + PATIENCE_MS, now;
+    ssize_t n = -1;
+    int result;
+    do {
+        now = uv_hrtime() / 1000000;
+        result = poll(&ready, 1, now < until ? (int)(until - now) : 0);
+    } while (result < 0 && errno == EINTR);
+    if (result > 0)
+        n = read(fd, f, sizeof(*f));
+    return n == (ssize_t)sizeof(*f);
+}
+
 /* Forks and waits until the child has become the command. NULL or the problem. */
 static char *launch(sd_spawn *spawn, plan *p, int listen_fd)
 {
-    failure f = {0, 0};
+    failure f = {SHELL, 0};
     sigset_t all, before;
-    ssize_t n;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &before);
     spawn->pid = fork();
@@ -154,15 +181,14 @@ static char *launch(sd_spawn *spawn, plan *p, int listen_fd)
         return sd_text("the process could not be started: %s", strerror(f.problem));
     close(p->report);
     p->report = -1;
-    do
-        n = read(listen_fd, &f, sizeof(f));
-    while (n < 0 && errno == EINTR);
-    if (n <= 0)
+    if (!hear(listen_fd, &f))
         return NULL;
     while (waitpid(spawn->pid, NULL, 0) < 0 && errno == EINTR)
         continue;
-    return sd_text("%s %s: %s", f.in_cwd ? "cannot use the directory" : "cannot run",
-                   f.in_cwd ? spawn->cwd : spawn->shell, strerror(f.problem));
+    if (f.what == LIMITS)
+        return sd_text("the limits of the sandbox could not be set: %s", strerror(f.problem));
+    return sd_text("%s %s: %s", f.what == DIRECTORY ? "cannot use the directory" : "cannot run",
+                   f.what == DIRECTORY ? spawn->cwd : spawn->shell, strerror(f.problem));
 }
 
 /* Opens what the streams need: ours at 2 * i, the child's at 2 * i + 1. 0 or -1 with errno. */

@@ -148,19 +148,24 @@ int sd_store_load(const char *directory,
                   char *(*take)(void *user, const char *id, const sd_json *document), void *user)
 {
     reading r = {directory, take, user};
-    DIR *dir = opendir(directory);
-    struct dirent *entry;
+    struct dirent **entries = NULL;
     struct stat st;
-    if (!dir)
-        return errno;
-    while ((entry = readdir(dir)) != NULL) {
-        const char *name = entry->d_name;
+    int parent = open_directory(directory), error = 0, i;
+    /* Sorted, so that of two files that exclude each other it is always the same that counts. */
+    int count = parent < 0 ? -1 : scandir(directory, &entries, NULL, alphasort);
+    if (count < 0)
+        error = errno;
+    for (i = 0; i < count; i++) {
+        const char *name = entries[i]->d_name;
         if (sd_is_id(name, temporary_ending))
-            (void)unlinkat(dirfd(dir), name, 0);
+            (void)unlinkat(parent, name, 0);
         else if (sd_is_id(name, file_ending) ||
-                 fstatat(dirfd(dir), name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
-            load_file(&r, dirfd(dir), name);
+                 fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
+            load_file(&r, parent, name);
+        free(entries[i]);
     }
-    closedir(dir);
-    return 0;
+    free(entries);
+    if (parent >= 0)
+        close(parent);
+    return error;
 }

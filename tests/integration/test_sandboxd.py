@@ -1778,7 +1778,7 @@ class Report(unittest.TestResult):
             self.say("failed", test, "\n".join(self.problems))
 
 
-def main(module):
+def main(module=sys.modules[__name__]):
     """Runs the tests of a module, or those that the command line names."""
     tests = unittest.defaultTestLoader.loadTestsFromModule(module)
     if len(sys.argv) > 1:
