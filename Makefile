@@ -6,6 +6,7 @@
 #   make valgrind    run the tests once more under valgrind
 #   make fuzz        run each fuzz target for FUZZ_SECONDS (20)
 #   make matrix      compile with every compiler, standard and build option
+#   make interop     run the official LangSmith clients against sandboxd; they go below build/
 #   make bench       measure
 #   make amalgamate  make sandbox.h from src/
 #   make deps        only install what is missing
@@ -55,7 +56,7 @@ REPLAY = $(FUZZ:%=build/replay/%)
 PROGRAMS = $(addprefix build/,sandboxd sbx $(EXAMPLES))
 ASAN_PROGRAMS = $(addprefix build/asan/,sandboxd sbx $(EXAMPLES))
 
-.PHONY: all check demo deps valgrind fuzz matrix bench amalgamate install clean
+.PHONY: all check demo deps valgrind fuzz matrix interop bench amalgamate install clean
 .DELETE_ON_ERROR:
 
 all: build/sandboxd build/sbx
@@ -144,6 +145,12 @@ matrix:
 	@tools/deps.sh check
 	@$(PYTHON) tests/run.py --limit 3600 --tap tests/compile/matrix.py
 
+# Each client is installed when it runs for the first time.
+interop:
+	@tools/deps.sh interop
+	@$(MAKE) $(QUIETLY) build/sandboxd
+	@$(PYTHON) tests/interop/run.py
+
 bench:
 	@tools/deps.sh bench
 	@$(PYTHON) bench/run.py
@@ -169,4 +176,4 @@ install: all
 clean:
 	rm -rf build
 
--include $(shell find build -name '*.d' 2>/dev/null)
+-include $(shell find build -path build/interop -prune -o -name '*.d' -print 2>/dev/null)

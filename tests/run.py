@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs test programs, shows the output of those that fail, and counts.
+"""Runs test programs, shows the output of those that fail and what others skip, and counts.
 
     run.py [--tap COMMAND..] [--exit COMMAND..] [--serial COMMAND..] [--under WRAPPER] [--limit S]
 
@@ -126,6 +126,8 @@ def main():
         print(f"{'FAIL' if found['failed'] else 'ok  '} {command}: {said} ({seconds:.1f} s)")
         if found["failed"]:
             print(output.rstrip("\n"))
+        elif found["skipped"]:
+            print("\n".join(line for line in output.splitlines() if "# SKIP" in line))
         sys.stdout.flush()
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

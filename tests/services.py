@@ -32,13 +32,17 @@ class Service:
 
 
 class LocalServer(Service):
-    """build/sandboxd on a port of its own, until the end of the with block."""
+    """build/sandboxd on a port of its own, with these options, until the end of the with block."""
+
+    def __init__(self, *options):
+        self.options = options
 
     def __enter__(self):
         self.directory = tempfile.TemporaryDirectory()
         self.log = open(Path(self.directory.name) / "log", "w+", encoding="utf-8")
         self.process = subprocess.Popen(
-            [BUILD / "sandboxd", "--port", "0", "--data", Path(self.directory.name) / "data"],
+            [BUILD / "sandboxd", "--port", "0", "--data", Path(self.directory.name) / "data",
+             *self.options],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log, text=True)
         line = self.process.stdout.readline()
         if not line.startswith("listening on http://"):

@@ -4,6 +4,7 @@
 #     tools/deps.sh demo      what `make demo` needs
 #     tools/deps.sh check     the above, and what the tests, the fuzz targets and the matrix need
 #     tools/deps.sh bench     the above, and the libraries that the benches compare with
+#     tools/deps.sh interop   what `make demo` needs, and what installs and runs official clients
 #
 # It looks for the things themselves, not for packages, so software that came some other way counts,
 # and nothing is asked of the network when nothing is missing. Where there is no apt-get it prints
@@ -36,6 +37,12 @@ look() {
     # By its path: sandboxes have the system's own, wherever PATH points here.
     need python3 file /usr/bin/python3
     [ "$1" != demo ] || return 0
+    if [ "$1" = interop ]; then
+        need python3-venv python3 -c 'import ensurepip'
+        need nodejs have node
+        need npm have npm
+        return 0
+    fi
     need g++ have g++
     need libcmocka-dev library cmocka
     need valgrind have valgrind
@@ -55,9 +62,9 @@ look() {
 }
 
 case "${1-}" in
-demo | check | bench) ;;
+demo | check | bench | interop) ;;
 *)
-    echo "usage: tools/deps.sh demo|check|bench" >&2
+    echo "usage: tools/deps.sh demo|check|bench|interop" >&2
     exit 2
     ;;
 esac

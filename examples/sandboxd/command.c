@@ -37,23 +37,44 @@ static int64_t milliseconds(double seconds)
     return seconds < 0 ? SBX_NONE : (int64_t)(seconds * 1000.0);
 }
 
-static const sd_json *environment_of(const sd_json *json, sd_problems *problems)
+/* An object of strings, called name. */
+static const sd_json *environment_of(const sd_json *json, const char *name, sd_problems *problems)
 {
-    const sd_json *env = sd_json_get(json, "env"), *member;
+    const sd_json *env = sd_json_get(json, name), *member;
     if (!env)
         return NULL;
     if (env->type != SBX_JSON_OBJECT) {
-        sd_problem_add(problems, "env", NULL, "must be an object");
+        sd_problem_add(problems, name, NULL, "must be an object");
         return NULL;
     }
     for (member = env->child; member; member = member->next) {
         if (member->name_len == 0 || memchr(member->name, '=', member->name_len) ||
             memchr(member->name, 0, member->name_len))
-            sd_problem_add(problems, "env", NULL, "has a name that is empty or holds '=' or NUL");
+            sd_problem_add(problems, name, NULL, "has a name that is empty or holds '=' or NUL");
         else if (member->type != SBX_JSON_STRING || memchr(member->text, 0, member->len))
-            sd_problem_add(problems, "env", member->name, "must be a string without NUL");
+            sd_problem_add(problems, name, member->name, "must be a string without NUL");
     }
     return env;
+}
+
+/* What newer clients say instead of cwd and env. */
+static void read_run_config(const sd_json *json, sd_command_options *options, sd_problems *problems)
+{
+    const sd_json *config = sd_json_get(json, "run_config");
+    const char *user;
+    if (!config)
+        return;
+    if (config->type != SBX_JSON_OBJECT) {
+        sd_problem_add(problems, "run_config", NULL, "must be an object");
+        return;
+    }
+    if (options->cwd || options->env)
+        sd_problem_add(problems, "run_config", NULL, "excludes cwd and env");
+    user = sd_field_string(config, "user", problems);
+    if (user && *user && strcmp(user, "user") != 0)
+        sd_problem_add(problems, "run_config", "user", "must be user: a sandbox has no other");
+    options->cwd = sd_field_string(config, "work_dir", problems);
+    options->env = environment_of(config, "env_vars", problems);
 }
 
 void sd_command_fields(const sd_json *json, sd_command_options *options, sd_problems *problems)
@@ -73,7 +94,8 @@ void sd_command_fields(const sd_json *json, sd_command_options *options, sd_prob
     if (!options->shell || !*options->shell)
         options->shell = "/bin/bash";
     options->cwd = sd_field_string(json, "cwd", problems);
-    options->env = environment_of(json, problems);
+    options->env = environment_of(json, "env", problems);
+    read_run_config(json, options, problems);
     options->id = sd_field_name(json, "command_id", 0, problems);
     if (options->id && strlen(options->id) > SD_MAX_COMMAND_ID)
         sd_problem_add(problems, "command_id", NULL, "is too long");

@@ -242,11 +242,96 @@ static void send_more(sd_conn *conn)
     }
 }
 
+static void send_bytes(sd_conn *conn, int status, const char *headers, int64_t length)
+{
+    sd_reply_start(conn, status, "application/octet-stream", headers, length);
+    if (conn->no_body) {
+        sd_reply_end(conn);
+    } else {
+        conn->on_drain = send_more;
+        send_more(conn);
+    }
+}
+
 /* Files of /proc say that they are empty, although there is something to read. */
 static int64_t size_of(int fd, const struct stat *st)
 {
     char byte;
     return st->st_size == 0 && pread(fd, &byte, 1, 0) > 0 ? SBX_NONE : st->st_size;
+}
+
+/* Moves *at behind a number, which is as large as can be if it is larger. 0 if there is none. */
+static int take_number(const char **at, int64_t *number)
+{
+    const char *start = *at;
+    for (*number = 0; **at >= '0' && **at <= '9'; ++*at)
+        *number = *number > INT64_MAX / 10 - 1 ? INT64_MAX / 10 : *number * 10 + (**at - '0');
+    return *at > start;
+}
+
+/* The bytes that a Range header asks for: 1, and where they start and how many there are; -1: there
+   are no such bytes; 0: all, also where it asks for several parts or cannot be understood. */
+static int find_range(const char *header, int64_t size, int64_t *start, int64_t *count)
+{
+    const char *at = header + strlen("bytes=");
+    int64_t last = size - 1;
+    if (strncmp(header, "bytes=", strlen("bytes=")) != 0)
+        return 0;
+    if (*at == '-') { /* the last bytes */
+        at++;
+        if (!take_number(&at, count) || *at)
+            return 0;
+        if (*count > size)
+            *count = size;
+        *start = size - *count;
+        return *count > 0 ? 1 : -1;
+    }
+    if (!take_number(&at, start) || *at++ != '-')
+        return 0;
+    if (*at && (!take_number(&at, &last) || *at || last < *start))
+        return 0;
+    *count = (last < size ? last + 1 : size) - *start;
+    return *count > 0 ? 1 : -1;
+}
+
+/* Sends the file, or the part of it that the request wants. The tag tells a client whether it is
+   still the same file with the same content. */
+static void send_file(sd_conn *conn, download *d, const struct stat *st)
+{
+    const char *range = conn->headers[SD_RANGE], *if_range = conn->headers[SD_IF_RANGE],
+               *known = conn->headers[SD_IF_NONE_MATCH];
+    char tag[80], date[64], part[80] = "", headers[320];
+    int64_t start = 0, count = 0;
+    int status = 200, wanted = 0;
+    struct tm tm;
+    snprintf(tag, sizeof(tag), "\"%llx-%llx-%llx.%lx\"", (unsigned long long)st->st_ino,
+             (unsigned long long)st->st_size, (unsigned long long)st->st_mtim.tv_sec,
+             (unsigned long)st->st_mtim.tv_nsec);
+    gmtime_r(&st->st_mtim.tv_sec, &tm);
+    strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", &tm);
+    if (range && !conn->no_body && (!if_range || strcmp(if_range, tag) == 0))
+        wanted = find_range(range, d->left, &start, &count);
+    if (wanted > 0)
+        snprintf(part, sizeof(part), "Content-Range: bytes %lld-%lld/%lld\r\n", (long long)start,
+                 (long long)(start + count - 1), (long long)d->left);
+    else if (wanted < 0)
+        snprintf(part, sizeof(part), "Content-Range: bytes */%lld\r\n", (long long)d->left);
+    snprintf(headers, sizeof(headers),
+             "ETag: %s\r\nLast-Modified: %s\r\nAccept-Ranges: bytes\r\n%s", tag, date, part);
+    if (known && (strcmp(known, "*") == 0 || strstr(known, tag))) {
+        sd_reply(conn, 304, NULL, headers, "", 0);
+        return;
+    }
+    if (wanted < 0 || (wanted > 0 && lseek(d->fd, start, SEEK_SET) < 0)) {
+        static const char text[] = "the range starts behind the end of the file\n";
+        sd_reply(conn, 416, "text/plain", headers, text, sizeof(text) - 1);
+        return;
+    }
+    if (wanted > 0) {
+        status = 206;
+        d->left = count;
+    }
+    send_bytes(conn, status, headers, d->left);
 }
 
 void sd_handle_download(sd_conn *conn)
@@ -278,13 +363,10 @@ void sd_handle_download(sd_conn *conn)
         d->left = size_of(fd, &st);
         conn->user = d;
         conn->release = end_download;
-        sd_reply_start(conn, 200, "application/octet-stream", NULL, d->left);
-        if (conn->no_body) {
-            sd_reply_end(conn);
-        } else {
-            conn->on_drain = send_more;
-            send_more(conn);
-        }
+        if (d->left >= 0)
+            send_file(conn, d, &st);
+        else
+            send_bytes(conn, 200, NULL, d->left);
     }
     free(path);
 }

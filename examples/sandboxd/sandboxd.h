@@ -218,6 +218,9 @@ typedef enum sd_header {
     SD_WS_VERSION,
     SD_ORIGIN,
     SD_HOST,
+    SD_RANGE,
+    SD_IF_RANGE,
+    SD_IF_NONE_MATCH,
     SD_HEADERS
 } sd_header;
 

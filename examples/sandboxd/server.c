@@ -23,7 +23,8 @@ enum { STATE_HEAD, STATE_BODY, STATE_BUSY, STATE_UPGRADED, STATE_LINGER };
 
 static const char *const header_names[SD_HEADERS] = {
     "content-type",          "expect", "connection", "upgrade", "sec-websocket-key",
-    "sec-websocket-version", "origin", "host",
+    "sec-websocket-version", "origin", "host",       "range",   "if-range",
+    "if-none-match",
 };
 
 /* All reads of the process go here first. */
@@ -388,6 +389,8 @@ static const char *reason(int status)
         {200, "OK"},
         {201, "Created"},
         {204, "No Content"},
+        {206, "Partial Content"},
+        {304, "Not Modified"},
         {400, "Bad Request"},
         {401, "Unauthorized"},
         {403, "Forbidden"},
@@ -396,6 +399,7 @@ static const char *reason(int status)
         {408, "Request Timeout"},
         {409, "Conflict"},
         {413, "Content Too Large"},
+        {416, "Range Not Satisfiable"},
         {417, "Expectation Failed"},
         {422, "Unprocessable Content"},
         {426, "Upgrade Required"},
@@ -424,7 +428,7 @@ void sd_reply_start(sd_conn *c, int status, const char *type, const char *header
 
     gmtime_r(&now, &tm);
     strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", &tm);
-    if (length >= 0 && status != 204)
+    if (length >= 0 && status != 204 && status != 304)
         snprintf(framing, sizeof(framing), "Content-Length: %lld\r\n", (long long)length);
     else if (length < 0 && c->minor_version >= 1) {
         snprintf(framing, sizeof(framing), "Transfer-Encoding: chunked\r\n");

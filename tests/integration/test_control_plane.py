@@ -23,7 +23,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from test_sandboxd import (SANDBOXD, SANITIZED, TIME, UUID, Sandbox, Server, WithServer, alive,
-                           descendants, main, stat_of, wait_until)
+                           copy_program, descendants, main, stat_of, wait_until)
 import wire
 
 KINDS = "volumes", "templates", "pools"
@@ -301,7 +301,7 @@ class Pools(WithServer):
         cls.directory = tempfile.TemporaryDirectory()
         broken, cls.fading = (Path(cls.directory.name, name) for name in ("broken", "fading"))
         broken.mkdir()
-        cls.fading.mkdir()
+        copy_program(str(SANDBOXD), cls.fading)  # for its libraries, where it is not static
         cls.server = Server("--image", "system=/", "--image", f"broken={broken}",
                             "--image", f"fading={cls.fading}")
         broken.rmdir()  # from now on, no sandbox of this image can start
@@ -517,7 +517,7 @@ class Pools(WithServer):
             thread.start()
         self.assertTrue(wait_until(lambda: self.server.call("GET", "/pools/f").status == 200 and
                                    warm(self.server, "f") > 0))
-        self.fading.rmdir()  # one of its sandboxes is ready at least, and many cannot be any more
+        self.fading.rename(f"{self.fading}.away")  # one of its sandboxes is ready at least, and many cannot be any more
         for thread in threads:
             thread.join()
         self.assertLess(abs(time.monotonic() - start - 10), 3)
@@ -1003,6 +1003,17 @@ class Everywhere(WithOwnServers):
                 reply = server.call("PUT", f"/{kind}/x")
                 self.assertEqual((reply.status, reply.headers["Allow"]),
                                  (405, "GET, HEAD, PATCH, DELETE"))
+
+    def test_the_end_waits_for_what_is_in_pools(self):
+        with self.start() as server:
+            self.post(server, "/templates", name="t", image="i")
+            self.post(server, "/pools", name="p", template_name="t", replicas=2)
+            processes = agents(server)
+            self.assertEqual(len(processes), 2)
+            for pid in processes:
+                os.kill(pid, signal.SIGSTOP)  # so that they do not end by themselves
+            self.assertEqual(server.stop(), 0)
+            self.assertEqual(alive(processes), [])
 
     def test_an_end_amid_everything_leaves_no_process(self):
         for i in range(8):

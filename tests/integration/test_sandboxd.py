@@ -728,6 +728,13 @@ class Execute(WithServer):
         self.assertEqual(self.box.output("print(6 * 7)", shell="/usr/bin/python3"), "42\n")
         self.assertEqual(self.box.output("echo $0", shell="sh"), "sh\n")
 
+    def test_run_config_stands_for_environment_and_directory(self):
+        config = {"work_dir": "/usr", "env_vars": {"A": "1 2"}, "user": "user"}
+        self.assertEqual(self.box.run("echo $A; pwd", run_config=config), (0, "1 2\n/usr\n", ""))
+        self.assertEqual(self.box.run("pwd", cwd="/usr", run_config=None), (0, "/usr\n", ""))
+        with self.box.started("echo $A; pwd", run_config=config) as (ws, _):
+            self.assertEqual(joined(ws.rest()[0], "stdout"), "1 2\n/usr\n")
+
     def test_input_is_at_its_end(self):
         self.assertEqual(self.box.run("cat; echo done"), (0, "done\n", ""))
 
@@ -757,7 +764,12 @@ class Execute(WithServer):
                              ({"timeout": -1}, "timeout"), ({"shell": {}}, "shell"),
                              ({"env": []}, "env"), ({"env": {"A": 1}}, "env", "A"),
                              ({"env": {"A=": "1"}}, "env"), ({"env": {"": "1"}}, "env"),
-                             ({"cwd": 1}, "cwd")):
+                             ({"cwd": 1}, "cwd"), ({"run_config": []}, "run_config"),
+                             ({"cwd": "/", "run_config": {}}, "run_config"),
+                             ({"env": {}, "run_config": {}}, "run_config"),
+                             ({"run_config": {"user": "other"}}, "run_config", "user"),
+                             ({"run_config": {"work_dir": 1}}, "work_dir"),
+                             ({"run_config": {"env_vars": {"A": 1}}}, "env_vars", "A")):
             document = {"command": "true", **fields}
             reply = wire.request(f"{self.box.url}/execute", "POST", document)
             self.expect_problem(reply, "body", *loc)
@@ -1185,6 +1197,51 @@ class Files(WithServer):
                 self.expect_error(wire.upload(self.box.url, path, b"x" * 100000), status,
                                   "WriteError", message)
         self.assertEqual(self.box.output("find / -name '.upload-*' 2>/dev/null"), "")
+
+    def test_a_part_of_a_file_can_be_read(self):
+        wire.upload(self.box.url, "/tmp/ten", b"0123456789")
+        for asked, part, where in (("0-3", b"0123", "0-3"), ("4-", b"456789", "4-9"),
+                                   ("9-9", b"9", "9-9"), ("8-99", b"89", "8-9"),
+                                   ("-3", b"789", "7-9"), ("-99", b"0123456789", "0-9"),
+                                   ("2-" + "9" * 30, b"23456789", "2-9")):
+            reply = wire.download(self.box.url, "/tmp/ten", headers={"Range": f"bytes={asked}"})
+            self.assertEqual((reply.status, reply.body, reply.headers["content-range"]),
+                             (206, part, f"bytes {where}/10"), asked)
+            self.assertEqual(reply.headers["content-length"], str(len(part)))
+        for asked in "10-", "10-12", "-0", "9" * 30 + "-":
+            reply = wire.download(self.box.url, "/tmp/ten", headers={"Range": f"bytes={asked}"})
+            self.assertEqual((reply.status, reply.headers["content-range"]), (416, "bytes */10"))
+        for asked in ("bytes=", "bytes=-", "bytes=3", "bytes=3-2", "bytes=1-2,4-5", "bytes=a-b",
+                      "bytes=1-b", "bytes=-5x", "lines=1-2", "b"):
+            reply = wire.download(self.box.url, "/tmp/ten", headers={"Range": asked})
+            self.assertEqual((reply.status, reply.body), (200, b"0123456789"), asked)
+        reply = wire.download(self.box.url, "/tmp/ten", "HEAD", {"Range": "bytes=1-2"})
+        self.assertEqual((reply.status, reply.headers["content-length"]), (200, "10"))
+        wire.upload(self.box.url, "/tmp/zero", b"")
+        reply = wire.download(self.box.url, "/tmp/zero", headers={"Range": "bytes=0-"})
+        self.assertEqual((reply.status, reply.headers["content-range"]), (416, "bytes */0"))
+        reply = wire.download(self.box.url, "/proc/self/status", headers={"Range": "bytes=0-3"})
+        self.assertEqual((reply.status, "etag" in reply.headers), (200, False))
+
+    def test_a_file_that_has_not_changed_is_not_sent_again(self):
+        def reply(**headers):
+            names = {name.replace("_", "-"): value for name, value in headers.items()}
+            return wire.download(self.box.url, "/tmp/tagged", headers=names)
+        wire.upload(self.box.url, "/tmp/tagged", b"one")
+        tag = reply().headers["etag"]
+        self.assertRegex(tag, r'^"[0-9a-f.-]+"$')
+        self.assertRegex(reply().headers["last-modified"], r"^\w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT$")
+        self.assertEqual(reply().headers["etag"], tag)
+        for known in tag, "*", f'"x", W/{tag}':
+            again = reply(If_None_Match=known)
+            self.assertEqual((again.status, again.body, again.headers["etag"]), (304, b"", tag))
+            self.assertNotIn("content-length", again.headers)
+        self.assertEqual(reply(If_Range=tag, Range="bytes=1-").body, b"ne")
+        wire.upload(self.box.url, "/tmp/tagged", b"two")
+        self.assertEqual(reply(If_None_Match=tag).body, b"two")
+        changed = reply(If_Range=tag, Range="bytes=1-")
+        self.assertEqual((changed.status, changed.body), (200, b"two"))
+        self.assertNotEqual(changed.headers["etag"], tag)
 
     def test_failures_of_a_download_say_what_they_are(self):
         for path in "/tmp/none", "none", "/etc/passwd/x", "/tmp/\u20ac":
