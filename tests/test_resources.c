@@ -870,6 +870,104 @@ static void every_call_obeys_its_deadline_its_cancel_and_its_headers(void **stat
     }
 }
 
+/* ---- operations ---- */
+
+static void an_operation_of_every_call_keeps_what_it_needs(void **state)
+{
+    int which, steps;
+    (void)state;
+    for (which = 0; which < CALLS; which++)
+        for (steps = 0; steps < 4; steps++) {
+            char name[] = "n", new_name[] = "m", header[] = "X-Trace: 1";
+            const char *headers[2] = {header, NULL};
+            sbx_call call = {0, NULL, NULL};
+            void *got = &which;
+            sbx_op *op = NULL;
+            call_args a;
+            sbx_error err;
+            world w;
+            peer *p;
+            int i;
+            world_init(&w);
+            p = world_peer(&w);
+            p->optional = steps < 3; /* those are freed before their end */
+            peer_expect_call(p, which);
+            peer_with(p, "X-Trace: 1");
+            if (strcmp(calls[which].method, "PATCH") == 0)
+                peer_json(p, "{\"name\":\"m\"}");
+            peer_delay(p, 100);
+            peer_reply(p, 200, "{}");
+            if (which == SANDBOX_WAIT) {
+                peer_expect_call(p, SANDBOX_GET);
+                peer_reply(p, 200, "{}");
+            }
+            world_open(&w);
+            call.headers = headers;
+            memset(&a, 0, sizeof(a));
+            a.client = w.client;
+            a.name = name;
+            a.new_name = new_name;
+            a.call = &call;
+            a.start = 1;
+            a.out = &got;
+            a.op = &op;
+            assert_status(&w, SBX_OK, calls[which].make(&a, &err), &err);
+            assert_non_null(op);
+            assert_int_equal(w.dials, 0);
+            memset(name, 'x', 1);
+            memset(new_name, 'x', 1);
+            memset(header, 'x', 10);
+            memset(&call, 0xff, sizeof(call));
+            for (i = 0; i < steps && steps < 3; i++)
+                assert_int_equal(sbx_op_wait(op, 30, &err), SBX_AGAIN);
+            if (calls[which].flags & HAS_OUT)
+                assert_null(got);
+            if (steps == 3)
+                assert_status(&w, SBX_OK, sbx_op_wait(op, SBX_NONE, &err), &err);
+            sbx_op_free(op);
+            if (calls[which].flags & HAS_OUT) {
+                assert_int_equal(got != NULL, steps == 3);
+                sbx_free(got);
+            }
+            world_done(&w);
+        }
+}
+
+static void the_error_may_be_left_out(void **state)
+{
+    static const int answers[] = {200, 404, 500};
+    size_t i;
+    int which;
+    (void)state;
+    for (which = 0; which < CALLS; which++)
+        for (i = 0; i < COUNT(answers); i++) {
+            void *got = NULL;
+            call_args a;
+            sbx_status st;
+            world w;
+            peer *p;
+            world_init(&w);
+            p = world_peer(&w);
+            peer_expect_call(p, which);
+            peer_reply(p, answers[i], answers[i] == 200 ? "{}" : "{\"detail\":[{\"msg\":\"m\"}]}");
+            if (which == SANDBOX_WAIT && answers[i] == 200) {
+                peer_expect_call(p, SANDBOX_GET);
+                peer_reply(p, 200, "{}");
+            }
+            world_open(&w);
+            memset(&a, 0, sizeof(a));
+            a.client = w.client;
+            a.name = "n";
+            a.new_name = "m";
+            a.out = &got;
+            st = calls[which].make(&a, NULL);
+            assert_int_equal(st == SBX_OK, answers[i] == 200);
+            assert_int_equal(sbx_status_is(st, SBX_E_SERVICE), answers[i] != 200);
+            sbx_free(got);
+            world_done(&w);
+        }
+}
+
 /* ---- names ---- */
 
 /* Keeps what was asked for, and answers so that every call is content. */
@@ -1271,6 +1369,8 @@ int main(void)
         cmocka_unit_test(creations_take_as_long_as_the_service_may_and_thirty_seconds),
         cmocka_unit_test(a_limit_beyond_all_time_is_none),
         cmocka_unit_test(every_call_obeys_its_deadline_its_cancel_and_its_headers),
+        cmocka_unit_test(an_operation_of_every_call_keeps_what_it_needs),
+        cmocka_unit_test(the_error_may_be_left_out),
         cmocka_unit_test(names_arrive_as_one_segment),
         cmocka_unit_test(names_that_are_none_are_refused),
         cmocka_unit_test(what_a_call_cannot_do_without_is_named),

@@ -442,7 +442,7 @@ static inline void *world_resize(void *user, void *p, size_t old_size, size_t ne
 {
     world *w = (world *)user;
     world_block *old = p ? (world_block *)p - 1 : NULL, *block = NULL;
-    size_t i, key_len = strlen(WORLD_KEY);
+    size_t key_len = strlen(WORLD_KEY);
     if (old && old->head.magic != WORLD_MAGIC)
         world_fail(w, "a block that is not the allocator's, or was freed before");
     if ((old ? old->head.size : 0) != old_size)
@@ -473,11 +473,11 @@ static inline void *world_resize(void *user, void *p, size_t old_size, size_t ne
             w->most_bytes = w->live_bytes - (old ? old_size : 0);
     }
     if (old) {
-        for (i = 0; i + key_len <= old_size; i++)
-            if (memcmp((char *)(old + 1) + i, WORLD_KEY, key_len) == 0) {
-                w->key_left++;
-                break;
-            }
+        const char *at = (const char *)(old + 1), *end = at + old_size;
+        while (at && (size_t)(end - at) >= key_len && memcmp(at, WORLD_KEY, key_len) != 0)
+            at = (const char *)memchr(at + 1, WORLD_KEY[0], (size_t)(end - at) - 1);
+        if (at && (size_t)(end - at) >= key_len)
+            w->key_left++;
         old->head.magic = 0;
         w->live_blocks--;
         w->live_bytes -= old_size;
