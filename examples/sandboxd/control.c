@@ -68,7 +68,8 @@ static int take_data(sd_control *control, int *temporary)
     lock_path = sd_text("%s/lock", control->data);
     lock = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     free(lock_path);
-    /* Unlike with flock, a child that was not quite started when we were killed does not hold it. */
+    /* Unlike a lock by flock, a child that had not quite started when we were killed does not hold
+       it. */
     if (lock < 0 || fcntl(lock, F_SETLK, &whole) < 0) {
         if (lock >= 0 && (errno == EAGAIN || errno == EACCES))
             sd_log("%s is in use by another sandboxd", control->data);

@@ -1,4 +1,5 @@
-/* JSON documents in memory, for requests: small, bounded, read whole before anything is done. */
+/* JSON documents in memory, for requests and what is stored: small, bounded, read whole before
+   anything is done. */
 #include "sandboxd.h"
 
 #include <stdlib.h>

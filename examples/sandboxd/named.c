@@ -175,7 +175,7 @@ static char *restore(void *user, const char *id, const sd_json *json)
         sd_problem_add(&problems, "name", NULL, "is that of another");
     item = r->list->kind->read(r->control, json, 1, &problems);
     if (!item)
-        return sd_text("%s%s%s %s", problem->field ? problem->field : "the document",
+        return sd_text("%s%s%s: %s", problem->field ? problem->field : "the document",
                        problem->inner ? "." : "", problem->inner ? problem->inner : "",
                        problem->message);
     sd_named_init(item, name);

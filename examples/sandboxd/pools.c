@@ -94,7 +94,7 @@ static sd_named *read_pool(const sd_control *control, const sd_json *json, int s
         (void)sd_field_boolean(json, "wait_for_ready", 1, problems);
         (void)sd_field_number(json, "timeout", 30, 10, 600, problems);
     } else if (template && !item) {
-        sd_problem_add(problems, field, NULL, "is that of no template");
+        sd_problem_add(problems, field, NULL, "there is no such template");
     }
     if (problems->count > 0)
         return NULL;

@@ -733,7 +733,7 @@ void sd_handle_rename(sd_conn *conn);
 /* Answers that something could not be kept, and why. */
 void sd_reply_unsaved(sd_conn *conn, const sd_kind *kind, const char *name, int error);
 
-/* Each of these returns 1, or 0 when it was refused, which was answered, and nothing was changed. */
+/* Each of these returns 1, or 0 when it was refused: that was answered, and nothing is changed. */
 
 /* The name is free; NULL always is. */
 int sd_list_accepts(sd_conn *conn, const sd_list *list, const char *name);

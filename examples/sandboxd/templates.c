@@ -137,7 +137,7 @@ static void take_mount(const sd_control *control, const sd_json *json, int store
                      : stored ? sd_list_find_id(volumes, volume)
                               : sd_list_find(volumes, volume);
     if (volume && !item)
-        sd_problem_add(&own, field, NULL, "is that of no volume");
+        sd_problem_add(&own, field, NULL, "there is no such volume");
     if (item)
         mount->volume = SD_OWNER(item, sd_volume, named);
     mount->path = (char *)sd_alloc(path ? strlen(path) + 1 : 1);

@@ -517,7 +517,8 @@ class Pools(WithServer):
             thread.start()
         self.assertTrue(wait_until(lambda: self.server.call("GET", "/pools/f").status == 200 and
                                    warm(self.server, "f") > 0))
-        self.fading.rename(f"{self.fading}.away")  # one of its sandboxes is ready at least, and many cannot be any more
+        # At least one of its sandboxes is ready, and many cannot be any more.
+        self.fading.rename(f"{self.fading}.away")
         for thread in threads:
             thread.join()
         self.assertLess(abs(time.monotonic() - start - 10), 3)
@@ -851,8 +852,8 @@ class Durability(WithOwnServers):
             for path in (*bad, templates / f"{other}9.json", templates / f"{other}a.json",
                          templates / f"{other}b.json"):
                 self.assertRegex(said, rf"{re.escape(str(path))} is ignored: .")
-            self.assertRegex(said, rf"{ids['t4']}.json is ignored: volume_mounts.volume_id is that "
-                                   r"of no volume\n")
+            self.assertRegex(said, rf"{ids['t4']}.json is ignored: volume_mounts.volume_id: there "
+                                   r"is no such volume\n")
             self.assertIn(f"{other}e is ignored", said)
             self.post(server, "/templates", name="t0", image="i")
         for path, text in bad.items():
