@@ -241,6 +241,18 @@ class ByGroups(Common, Limited):
             both = f"({BURN % 2.4}) & {BURN % 2.4}; wait"
             self.assertLess(sum(map(float, box.output(both).split())), 1.6)
 
+    def test_the_limits_are_those_of_the_template(self):
+        values = {"cpu.max": "50000 100000", "memory.max": str(128 << 20),
+                  "cpu.cfs_quota_us": "50000", "cpu.cfs_period_us": "100000",
+                  "memory.limit_in_bytes": str(128 << 20), "pids.max": "2048"}
+        with self.server.create(template_name="small") as box:
+            found = {name: (Path(path) / name).read_text().strip()
+                     for path in groups(self.server.process.pid)
+                     if path.endswith(box.document["id"])
+                     for name in values if (Path(path) / name).exists()}
+            self.assertGreaterEqual(len(found), 3)
+            self.assertEqual(found, {name: values[name] for name in found})
+
     def test_only_commands_are_in_the_groups(self):
         with self.server.create(template_name="small") as box:
             box_id = box.document["id"]
