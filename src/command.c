@@ -18,7 +18,7 @@
                any other close, end, reset, silence   lost
      any       lost, failures <= 5, within the budget -> PAUSE 0.5 s, doubling up to 8 s -> CONNECT
                lost otherwise                         fails
-               lost, input in doubt, no pty           fails
+               lost, input in doubt, no pty           fails, unless a kill is to be sent
                kill, execute was not sent             fails
                kill, execute was sent                 at once -> CONNECT if it was in PAUSE; in
                                                       STREAM it is sent; exit is waited for
@@ -349,11 +349,16 @@ static sbx_status sbxi_fail_killed(sbx_command *c, const char *why)
     return SBX_E_CANCELLED;
 }
 
+static int sbxi_command_kill_left(const sbx_command *c)
+{
+    return c->kill_at && c->written >= c->kill_at;
+}
+
 /* What was on its way when the connection was lost. SBX_OK: the command can go on without it. */
 static sbx_status sbxi_command_lose(sbx_command *c)
 {
     uint64_t doubt = sbxi_input_doubt(&c->input);
-    int kill_left = c->kill_at && c->written >= c->kill_at;
+    int kill_left = sbxi_command_kill_left(c);
     sbxi_exchange_drop(&c->exchange);
     sbxi_input_lost(&c->input);
     c->kill_at = 0;
@@ -361,7 +366,7 @@ static sbx_status sbxi_command_lose(sbx_command *c)
         return sbxi_fail_killed(c, ", but the connection ended before its exit code came");
     if (!doubt || c->reconnect)
         return SBX_OK;
-    if (!c->pty)
+    if (!c->pty && !sbxi_flag_get(&c->killed))
         return sbxi_fail(&c->op.error, SBX_E_CONNECTION,
                          "the connection to the command %s broke while %l bytes of its input were "
                          "on their way: nobody knows if they arrived, so none are sent again",
@@ -1081,6 +1086,7 @@ static sbx_status sbxi_command_pass(sbx_command *c)
 /* The command was killed: SBX_OK as long as its end may still come. */
 static sbx_status sbxi_command_killed(sbx_command *c, int64_t now)
 {
+    int left;
     if (!c->sent)
         return sbxi_fail_killed(c, " before it was started");
     if (!c->kill_end) {
@@ -1089,10 +1095,11 @@ static sbx_status sbxi_command_killed(sbx_command *c, int64_t now)
     }
     if (now < c->kill_end)
         return SBX_OK;
+    left = sbxi_command_kill_left(c);
     sbxi_command_goodbye(c, 1000);
-    return sbxi_fail_killed(c, c->kill_at ? ", but the service did not tell its end within 2 s"
-                                          : ", but the service could not be told so within 2 s: "
-                                            "it may still be running");
+    return sbxi_fail_killed(c, left ? ", but the service did not tell its end within 2 s"
+                                    : ", but the service could not be told so within 2 s: it may "
+                                      "still be running");
 }
 
 /* Attaches again, because the caller wants so. */
@@ -1100,6 +1107,7 @@ static void sbxi_command_again(sbx_command *c, int64_t now)
 {
     sbxi_command_goodbye(c, 1000);
     (void)sbxi_command_lose(c);
+    sbxi_error_clear(&c->op.error);
     c->reconnect = c->failures = 0;
     c->budget_end = sbxi_after(now, SBXI_BUDGET_MS);
     c->wake = now;
@@ -1149,7 +1157,9 @@ static int sbxi_command_wants(sbx_op *op, sbx_item *items, int cap, int64_t *wak
                   (c->state == SBXI_COMMAND_STREAM && c->started && sbxi_input_ready(&c->input));
     int64_t at = at_once ? 0 : SBXI_FOREVER, sleep_ms = SBX_NONE;
     int n = 0;
-    if (c->state == SBXI_COMMAND_CONNECT || c->state == SBXI_COMMAND_HTTP) {
+    if (c->reconnect) {
+        *wake = 0; /* there may be no connection to ask */
+    } else if (c->state == SBXI_COMMAND_CONNECT || c->state == SBXI_COMMAND_HTTP) {
         n = sbxi_exchange_wants(&c->exchange, items, cap, wake);
     } else if (c->state == SBXI_COMMAND_PAUSE) {
         at = c->wake < at ? c->wake : at;
@@ -1176,7 +1186,9 @@ static void sbxi_command_dispose(sbx_op *op)
 {
     sbx_command *c = (sbx_command *)op;
     const sbx_allocator *memory = &op->client->memory;
-    if (sbxi_flag_get(&c->killed) && c->state == SBXI_COMMAND_STREAM && !c->kill_at)
+    /* A handle that has failed may have no connection any more. */
+    if (sbxi_flag_get(&c->killed) && c->state == SBXI_COMMAND_STREAM && c->exchange.connection &&
+        !c->kill_at)
         (void)sbxi_command_send_kill(c);
     sbxi_command_goodbye(c, 1000);
     sbxi_exchange_free(&c->exchange);

@@ -1,7 +1,8 @@
 /* service: a small service for worlds whose course is not known beforehand, because connections are
    cut, or calls of the library fail, at every point in turn. It answers what the quick start needs
    and keeps the promises of the real one: a command id runs once, whoever asks for it again is
-   attached to it, and a reconnect goes on at the offsets that it names. */
+   attached to it, and a reconnect goes on at the offsets that it names. The command either prints
+   what the test says, or is `cat`: then its output is the input it got, and it ends with that. */
 #ifndef TESTS_SERVICE_H
 #define TESTS_SERVICE_H
 
@@ -18,14 +19,27 @@ typedef struct service {
     int exit_code;
     int overlap;      /* a reconnect starts at the chunk that holds the offset, not at the offset */
     int lose_started; /* no acknowledgement of a reconnect, as older servers */
+    int own_ids;      /* names commands itself, as older servers: each execute runs another one */
     int no_websocket; /* the upgrade is answered with 404 */
     uint64_t forgotten; /* bytes of stdout that a reconnect cannot get any more */
+    int cat;            /* 1: ends when stdin does; 2: at Ctrl-D, as with a pty */
 
-    char id[80]; /* of the one command */
+    wtext input; /* of cat: what stdin got */
+    int closes, kills, resizes, columns, rows, exited;
+    char id[160]; /* of the one command */
     int executions, attachments, http_runs;
     int templates, boxes; /* made and not deleted */
     wtext file;
 } service;
+
+static inline void service_send_exit(service *s, peer *p)
+{
+    char text[64];
+    snprintf(text, sizeof(text), "{\"type\":\"exit\",\"exit_code\":%d}", s->exit_code);
+    peer_ws_text(p, text);
+    peer_ws_close(p, 1000);
+    peer_close(p);
+}
 
 /* Sends what of the command's output lies behind the two offsets, then its exit. */
 static inline void service_send_output(service *s, peer *p, uint64_t from_out, uint64_t from_err)
@@ -52,25 +66,82 @@ static inline void service_send_output(service *s, peer *p, uint64_t from_out, u
         peer_ws_text(p, json.data);
         wtext_free(&json);
     }
-    {
-        char text[64];
-        snprintf(text, sizeof(text), "{\"type\":\"exit\",\"exit_code\":%d}", s->exit_code);
-        peer_ws_text(p, text);
+    service_send_exit(s, p);
+}
+
+/* Sends what cat has printed from an offset on to one that is attached, and its exit. */
+static inline void service_send_cat(service *s, peer *p, uint64_t from)
+{
+    if (from < s->input.len) {
+        wtext json = {NULL, 0, 0};
+        wtext_puts(&json, "{\"type\":\"stdout\",\"data\":");
+        canon_string(&json, s->input.data + from, s->input.len - from);
+        wtext_printf(&json, ",\"offset\":%lld}", (long long)from);
+        peer_ws_text(p, json.data);
+        wtext_free(&json);
     }
-    peer_ws_close(p, 1000);
-    peer_close(p);
+    if (s->exited)
+        service_send_exit(s, p);
+}
+
+/* What cat, or its terminal, is told: input, close_stdin, kill, resize. All who are attached hear of
+   what came of it. */
+static inline void service_control(service *s, world *w, const char *type, const wtext *message)
+{
+    uint64_t from = s->input.len;
+    int i;
+    char number[16];
+    if (s->exited)
+        return;
+    if (strcmp(type, "input") == 0) {
+        char *data = (char *)malloc(message->len);
+        if (!data)
+            abort();
+        json_member(wtext_get(message), message->len, "data", data, message->len);
+        if (s->closes)
+            world_fail(w, "input behind the end of stdin: %.100s", data);
+        wtext_puts(&s->input, data);
+        s->exited = s->cat == 2 && strchr(data, 4);
+        free(data);
+    } else if (strcmp(type, "close_stdin") == 0) {
+        s->closes++;
+        s->exited = s->cat == 1;
+    } else if (strcmp(type, "kill") == 0) {
+        s->kills++;
+        s->exited = 1;
+        s->exit_code = 137;
+    } else {
+        s->resizes++;
+        json_member(wtext_get(message), message->len, "cols", number, sizeof(number));
+        s->columns = atoi(number);
+        json_member(wtext_get(message), message->len, "rows", number, sizeof(number));
+        s->rows = atoi(number);
+    }
+    for (i = 0; i < w->peer_count; i++) {
+        peer *p = w->peers[i];
+        if (p->user == s && p->ending == SBX_OK)
+            service_send_cat(s, p, from);
+    }
 }
 
 static inline void service_message(service *s, peer *p)
 {
     wtext text = {NULL, 0, 0};
-    char type[32], id[80], out[32], err[32], started[160];
+    char type[32], id[160], out[32], err[32], started[256];
     peer_take_message(p, &text);
     json_member(wtext_get(&text), text.len, "type", type, sizeof(type));
+    if (p->user && (strcmp(type, "input") == 0 || strcmp(type, "close_stdin") == 0 ||
+                    strcmp(type, "kill") == 0 || strcmp(type, "resize") == 0)) {
+        service_control(s, p->w, type, &text);
+        wtext_free(&text);
+        return;
+    }
     json_member(wtext_get(&text), text.len, "command_id", id, sizeof(id));
     json_member(wtext_get(&text), text.len, "stdout_offset", out, sizeof(out));
     json_member(wtext_get(&text), text.len, "stderr_offset", err, sizeof(err));
     wtext_free(&text);
+    if (strcmp(type, "execute") == 0 && s->own_ids)
+        snprintf(id, sizeof(id), "c-%d", s->executions + 1);
     snprintf(started, sizeof(started), "{\"type\":\"started\",\"command_id\":\"%s\",\"pid\":41}",
              id);
     if (strcmp(type, "execute") == 0) {
@@ -80,7 +151,11 @@ static inline void service_message(service *s, peer *p)
             s->executions++;
         snprintf(s->id, sizeof(s->id), "%s", id);
         peer_ws_text(p, started);
-        service_send_output(s, p, 0, 0);
+        p->user = s;
+        if (s->cat)
+            service_send_cat(s, p, 0);
+        else
+            service_send_output(s, p, 0, 0);
     } else if (strcmp(type, "reconnect") == 0) {
         uint64_t from = strtoull(out, NULL, 10);
         if (strcmp(s->id, id) != 0)
@@ -88,8 +163,12 @@ static inline void service_message(service *s, peer *p)
         s->attachments++;
         if (!s->lose_started)
             peer_ws_text(p, started);
-        service_send_output(s, p, from < s->forgotten ? s->forgotten : from,
-                            strtoull(err, NULL, 10));
+        from = from < s->forgotten ? s->forgotten : from;
+        p->user = s;
+        if (s->cat)
+            service_send_cat(s, p, from);
+        else
+            service_send_output(s, p, from, strtoull(err, NULL, 10));
     } else {
         world_fail(p->w, "a message of type %s", type);
     }
@@ -176,6 +255,7 @@ static inline void service_init(service *s, world *w)
 static inline void service_free(service *s)
 {
     wtext_free(&s->file);
+    wtext_free(&s->input);
 }
 
 #endif

@@ -3,62 +3,9 @@
 #define SANDBOX_IMPLEMENTATION
 #include "sandbox.h"
 
-#include "service.h"
+#include "conversation.h"
 
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-#define WS "/sb-1/execute/ws"
-#define EXECUTE(command)                                                                           \
-    "{\"type\":\"execute\",\"command\":\"" command "\",\"timeout_seconds\":60,"                    \
-    "\"shell\":\"/bin/bash\",\"idle_timeout_seconds\":300,\"kill_on_disconnect\":false,"           \
-    "\"ttl_seconds\":600,\"close_stdin\":true,\"command_id\":\"$id\"}"
-#define RECONNECT(out, err)                                                                        \
-    "{\"type\":\"reconnect\",\"command_id\":\"$id\",\"stdout_offset\":" out                        \
-    ",\"stderr_offset\":" err "}"
-#define STARTED "{\"type\":\"started\",\"command_id\":\"$id\",\"pid\":41}"
-#define OUT(offset, text) "{\"type\":\"stdout\",\"data\":\"" text "\",\"offset\":" offset "}"
-#define ERR(offset, text) "{\"type\":\"stderr\",\"data\":\"" text "\",\"offset\":" offset "}"
-#define EXIT(code) "{\"type\":\"exit\",\"exit_code\":" code "}"
-#define FAILURE(type, text)                                                                        \
-    "{\"type\":\"error\",\"error_type\":\"" type "\",\"error\":\"" text "\"}"
-
-static sbx_run_options run_options(void)
-{
-    sbx_run_options options;
-    memset(&options, 0, sizeof(options));
-    return options;
-}
-
-/* A world with a client, and the sandbox at WORLD_DATAPLANE. */
-static sbx_sandbox *begin(world *w)
-{
-    world_open(w);
-    return world_sandbox(w);
-}
-
-static void end(world *w, sbx_sandbox *sandbox)
-{
-    sbx_free(sandbox);
-    world_done(w);
-}
-
-/* The usual end of a conversation. */
-static void peer_exits(peer *p, const char *exit_message)
-{
-    peer_ws_text(p, exit_message);
-    peer_ws_close(p, 1000);
-    peer_close(p);
-}
-
-/* A peer that accepts the upgrade and gets `execute` for "x". */
-static peer *executing_peer(world *w)
-{
-    peer *p = world_peer(w);
-    peer_upgrade(p, WS);
-    peer_ws_expect(p, EXECUTE("x"));
-    return p;
-}
-
-/* The same for a command without a time limit. */
+/* A peer that accepts the upgrade and gets `execute` for "x" without a time limit. */
 static peer *endless_peer(world *w)
 {
     peer *p = world_peer(w);
@@ -68,47 +15,6 @@ static peer *endless_peer(world *w)
                       "\"kill_on_disconnect\":false,\"ttl_seconds\":600,\"close_stdin\":true,"
                       "\"command_id\":\"$id\"}");
     return p;
-}
-
-/* A peer to which the client reattaches with these offsets. */
-static peer *reattached_peer(world *w, const char *out, const char *err)
-{
-    char json[300];
-    peer *p = world_peer(w);
-    snprintf(json, sizeof(json),
-             "{\"type\":\"reconnect\",\"command_id\":\"$id\",\"stdout_offset\":%s,"
-             "\"stderr_offset\":%s}",
-             out, err);
-    peer_upgrade(p, WS);
-    peer_ws_expect(p, json);
-    return p;
-}
-
-static sbx_status run(sbx_sandbox *sandbox, const sbx_run_options *options, sbx_result **result,
-                      sbx_error *err)
-{
-    sbx_status st;
-    *result = NULL;
-    st = sbx_run(sandbox, "x", options, result, err);
-    if ((*result != NULL) != (st == SBX_OK))
-        fail_msg("%s with the result %p", sbx_status_name(st), (void *)*result);
-    return st;
-}
-
-/* Runs "x"; it must end well with this output. */
-static void run_well(world *w, sbx_sandbox *sandbox, const sbx_run_options *options, int exit_code,
-                     const char *out, const char *errors)
-{
-    sbx_result *result;
-    sbx_error err;
-    assert_status(w, SBX_OK, run(sandbox, options, &result, &err), &err);
-    if (result->exit_code != exit_code || strcmp(result->out, out) != 0 ||
-        strcmp(result->err, errors) != 0 || result->out_len != strlen(out) ||
-        result->err_len != strlen(errors) || result->out_lost || result->err_lost)
-        world_fail(w, "exit code %d, '%s' (%lu lost), '%s' (%lu lost)", result->exit_code,
-                   result->out, (unsigned long)result->out_lost, result->err,
-                   (unsigned long)result->err_lost);
-    sbx_free(result);
 }
 
 /* ---- one conversation ---- */
@@ -342,26 +248,6 @@ static void a_sandbox_that_is_not_ready_is_refused_without_traffic(void **state)
 }
 
 /* ---- output ---- */
-
-typedef struct heard {
-    wtext out, err;
-    int calls, abort_at, wrong;
-} heard;
-
-static int hear(void *user, int stream, const char *data, size_t len)
-{
-    heard *h = (heard *)user;
-    if (!len || (stream != SBX_STDOUT && stream != SBX_STDERR))
-        h->wrong = 1;
-    wtext_add(stream == SBX_STDERR ? &h->err : &h->out, data, len);
-    return ++h->calls == h->abort_at;
-}
-
-static void heard_free(heard *h)
-{
-    wtext_free(&h->out);
-    wtext_free(&h->err);
-}
 
 static void output_goes_to_the_callback_as_it_comes(void **state)
 {

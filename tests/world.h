@@ -167,6 +167,9 @@ struct peer {
     sbx_status cut_how;     /* SBX_END or SBX_E_CONNECTION */
     int64_t take_at_most;   /* writes beyond fail; -1: none do */
     int64_t stuck_after;    /* writes beyond say SBX_AGAIN for ever; -1: never */
+    int64_t lose_after;     /* what is written beyond never arrives: the connection is reset; -1 */
+    int lose_answers;       /* 1: then what the client has not read yet is lost, too */
+    int deaf;               /* what has come is not looked at, as long as this is 1 */
     int mute;               /* pings are not answered */
     int optional;           /* the script need not be played to its end */
     int discard_body;       /* bodies are counted, not kept */
@@ -178,7 +181,7 @@ struct peer {
     wtext raw; /* from the client, all (not with discard_body) */
     wtext out; /* to the client */
     size_t out_at;
-    int64_t delivered, taken;
+    int64_t delivered, taken, arrived;
     wtext held;        /* written but not flushed, in a world that buffers */
     sbx_status ending; /* SBX_OK, or what reads say after the last byte */
     int writes_after_end;
@@ -849,9 +852,9 @@ static inline void peer_pump(peer *p)
     int again = 1;
     while (again) {
         again = 0;
-        if (p->ws_mode)
+        if (p->ws_mode && !p->deaf)
             peer_read_ws(p);
-        else
+        else if (!p->deaf)
             peer_read_http(p);
         while (p->at < p->count && peer_play(p, &p->steps[p->at])) {
             p->at++;
@@ -1135,12 +1138,21 @@ static inline sbx_status stream_read(sbx_stream *base, void *buf, size_t cap, si
 
 static inline void peer_receive(peer *p, const void *data, size_t len)
 {
+    int lost = p->lose_after >= 0 && (int64_t)len > p->lose_after - p->arrived;
+    if (lost)
+        len = (size_t)(p->lose_after - p->arrived);
+    p->arrived += (int64_t)len;
     if (p->ending == SBX_OK) {
         wtext_add(&p->in, data, len);
         if (!p->discard_body)
             wtext_add(&p->raw, data, len);
     }
     peer_pump(p);
+    if (lost) {
+        p->ending = SBX_E_CONNECTION;
+        if (p->lose_answers)
+            p->out.len = p->out_at;
+    }
 }
 
 /* After this, what the peer said before may still be read. */
@@ -1250,7 +1262,7 @@ static inline peer *world_add_peer(world *w)
         world_fail(w, "more than %d connections", WORLD_PEERS);
     p->w = w;
     p->number = w->peer_count;
-    p->cut_at = p->take_at_most = p->stuck_after = p->until = -1;
+    p->cut_at = p->take_at_most = p->stuck_after = p->lose_after = p->until = -1;
     p->cut_how = SBX_E_CONNECTION;
     sbx_http1_init(&p->http, SBX_HTTP1_REQUEST, p->scratch, sizeof(p->scratch));
     w->peers[w->peer_count++] = p;
