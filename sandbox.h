@@ -7598,8 +7598,8 @@ static char *sbxi_error_member(sbx_error *err, const char *path, size_t *cap)
     return strcmp(path, "detail[].msg") == 0 ? d->message : NULL;
 }
 
-/* Reads what it can of an error body into err, which is clear. Says whether any of the details, also
-   of those that are not kept, has the type value_error. */
+/* Reads what it can of an error body into err, which is clear. Says whether any of the details,
+   also of those that are not kept, has the type value_error. */
 static int sbxi_error_body(const sbxi_buffer *body, sbx_error *err)
 {
     char scratch[256], number[21];

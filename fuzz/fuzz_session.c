@@ -1,10 +1,10 @@
 /* Fuzzes whole calls against a server that says what the input says.
 
-   The first byte chooses the call, by its place in the list of calls: new ones are added at its end,
-   so that the inputs that there are keep their meaning. What follows is cut at each FF FE into what one connection after
-   the other sends before it ends; where the pieces run out, connections are refused. The clock is
-   faked and randomness is zero, so the same bytes must have the same outcome however they are cut:
-   the call is made twice, with the bytes whole and in pieces. */
+   The first byte chooses the call by its place in the list, at the end of which new ones are added,
+   so that all inputs keep their meaning. What follows is cut at each FF FE into what one connection
+   after the other sends before it ends; where the pieces run out, connections are refused. The clock
+   is faked and randomness is zero, so the same bytes must have the same outcome however they are
+   cut: the call is made twice, with the bytes whole and in pieces. */
 #define SANDBOX_IMPLEMENTATION
 #include "sandbox.h"
 

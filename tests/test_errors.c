@@ -1,5 +1,5 @@
-/* What an answer of the service that is not a success becomes: the table of the protocol row by row,
-   for every call, and bodies of every kind. */
+/* What an answer of the service that is not a success becomes: the table of the protocol row by
+   row, for every call, and bodies of every kind. */
 #define SANDBOX_IMPLEMENTATION
 #include "sandbox.h"
 

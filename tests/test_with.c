@@ -1,5 +1,5 @@
-/* sbx_with_sandbox: the sandbox is deleted whatever happened, also when nobody knows whether there is
-   one, and the first error is the one that is reported. */
+/* sbx_with_sandbox: the sandbox is deleted whatever happened, also when nobody knows whether there
+   is one, and the first error is the one that is reported. */
 #define SANDBOX_IMPLEMENTATION
 #include "sandbox.h"
 
@@ -405,6 +405,7 @@ static const failure failures[] = {
     {504, NULL, SBX_E_SERVICE, 1, 0},
     {599, NULL, SBX_E_SERVICE, 1, 0},
     {302, NULL, SBX_E_SERVICE, 1, 0},
+    {399, NULL, SBX_E_SERVICE, 1, 0},
     {401, NULL, SBX_E_AUTHENTICATION, 1, 502},
     {409, NULL, SBX_E_ALREADY_EXISTS, 1, 504},
     {201, "not JSON", SBX_E_PROTOCOL, 1, 0},
