@@ -7605,7 +7605,7 @@ static int sbxi_error_body(const sbxi_buffer *body, sbx_error *err)
     char scratch[256], number[21];
     sbxi_walk walk;
     sbx_json_event e;
-    int i, going_on = 0, value_error = 0;
+    int going_on = 0, value_error = 0;
     if (!sbxi_buffer_len(body))
         return 0;
     sbxi_walk_init(&walk, sbxi_buffer_data(body), sbxi_buffer_len(body), scratch, sizeof(scratch));
@@ -7628,13 +7628,12 @@ static int sbxi_error_body(const sbxi_buffer *body, sbx_error *err)
             to[0] = 0;
         if (to)
             sbxi_append(to, cap, e.text, e.len);
+        if (strcmp(walk.path, "detail[].msg") == 0) { /* of all of them, not only those kept */
+            if (!going_on && *err->message)
+                sbxi_append(err->message, sizeof(err->message), "; ", 2);
+            sbxi_append(err->message, sizeof(err->message), e.text, e.len);
+        }
         going_on = e.type == SBX_JSON_STRING && e.partial;
-    }
-    for (i = 0; i < err->detail_count && i < SBX_ERROR_DETAILS; i++) {
-        if (i > 0)
-            sbxi_append(err->message, sizeof(err->message), "; ", 2);
-        sbxi_append(err->message, sizeof(err->message), err->details[i].message,
-                    strlen(err->details[i].message));
     }
     if (err->detail_count)
         sbxi_copy(err->field, sizeof(err->field), err->details[0].field,
@@ -9146,7 +9145,7 @@ SBX_API sbx_status sbx_with_sandbox(sbx_client *client, const sbx_sandbox_option
     sbx_sandbox *sandbox = NULL;
     sbx_op *op;
     sbx_error local;
-    unsigned char random[8];
+    unsigned char random[8] = {0};
     char name[32] = "sandbox-";
     int unsure;
     sbx_status st = sbxi_check_out(client, &sandbox, err);
@@ -9155,18 +9154,17 @@ SBX_API sbx_status sbx_with_sandbox(sbx_client *client, const sbx_sandbox_option
     if (st == SBX_OK && !client->transport->wait)
         st = sbxi_fail(err, SBX_E_UNSUPPORTED,
                        "this transport cannot wait: create and delete the sandbox by operations");
-    if (st == SBX_OK)
-        st = sbxi_random(client, random, sizeof(random), err);
-    if (st != SBX_OK)
-        return st;
-    err = err ? err : &local;
     memset(&o, 0, sizeof(o));
     if (options)
         o = *options;
-    if (!o.name) {
+    if (st == SBX_OK && !o.name) {
+        st = sbxi_random(client, random, sizeof(random), err);
         sbxi_hex(name + 8, random, sizeof(random));
         o.name = name;
     }
+    if (st != SBX_OK)
+        return st;
+    err = err ? err : &local;
     st = sbx_sandbox_create_start(client, &o, &sandbox, &op, err);
     if (st != SBX_OK)
         return st;
@@ -9178,7 +9176,7 @@ SBX_API sbx_status sbx_with_sandbox(sbx_client *client, const sbx_sandbox_option
     st = body(user, sandbox, err);
     if (st >= 0)
         sbxi_error_clear(err);
-    else if (err->status != st)
+    else if (err->status != st || !*err->message)
         (void)sbxi_fail(err, st, "what ran with the sandbox ended with %s", sbx_status_name(st));
     st = sbxi_with_end(client, *sandbox->name ? sandbox->name : o.name, &o.call, st, err);
     sbx_free(sandbox);

@@ -1074,7 +1074,7 @@ SBX_API sbx_status sbx_with_sandbox(sbx_client *client, const sbx_sandbox_option
     sbx_sandbox *sandbox = NULL;
     sbx_op *op;
     sbx_error local;
-    unsigned char random[8];
+    unsigned char random[8] = {0};
     char name[32] = "sandbox-";
     int unsure;
     sbx_status st = sbxi_check_out(client, &sandbox, err);
@@ -1083,18 +1083,17 @@ SBX_API sbx_status sbx_with_sandbox(sbx_client *client, const sbx_sandbox_option
     if (st == SBX_OK && !client->transport->wait)
         st = sbxi_fail(err, SBX_E_UNSUPPORTED,
                        "this transport cannot wait: create and delete the sandbox by operations");
-    if (st == SBX_OK)
-        st = sbxi_random(client, random, sizeof(random), err);
-    if (st != SBX_OK)
-        return st;
-    err = err ? err : &local;
     memset(&o, 0, sizeof(o));
     if (options)
         o = *options;
-    if (!o.name) {
+    if (st == SBX_OK && !o.name) {
+        st = sbxi_random(client, random, sizeof(random), err);
         sbxi_hex(name + 8, random, sizeof(random));
         o.name = name;
     }
+    if (st != SBX_OK)
+        return st;
+    err = err ? err : &local;
     st = sbx_sandbox_create_start(client, &o, &sandbox, &op, err);
     if (st != SBX_OK)
         return st;
@@ -1106,7 +1105,7 @@ SBX_API sbx_status sbx_with_sandbox(sbx_client *client, const sbx_sandbox_option
     st = body(user, sandbox, err);
     if (st >= 0)
         sbxi_error_clear(err);
-    else if (err->status != st)
+    else if (err->status != st || !*err->message)
         (void)sbxi_fail(err, st, "what ran with the sandbox ended with %s", sbx_status_name(st));
     st = sbxi_with_end(client, *sandbox->name ? sandbox->name : o.name, &o.call, st, err);
     sbx_free(sandbox);

@@ -422,7 +422,7 @@ static int sbxi_error_body(const sbxi_buffer *body, sbx_error *err)
     char scratch[256], number[21];
     sbxi_walk walk;
     sbx_json_event e;
-    int i, going_on = 0, value_error = 0;
+    int going_on = 0, value_error = 0;
     if (!sbxi_buffer_len(body))
         return 0;
     sbxi_walk_init(&walk, sbxi_buffer_data(body), sbxi_buffer_len(body), scratch, sizeof(scratch));
@@ -445,13 +445,12 @@ static int sbxi_error_body(const sbxi_buffer *body, sbx_error *err)
             to[0] = 0;
         if (to)
             sbxi_append(to, cap, e.text, e.len);
+        if (strcmp(walk.path, "detail[].msg") == 0) { /* of all of them, not only those kept */
+            if (!going_on && *err->message)
+                sbxi_append(err->message, sizeof(err->message), "; ", 2);
+            sbxi_append(err->message, sizeof(err->message), e.text, e.len);
+        }
         going_on = e.type == SBX_JSON_STRING && e.partial;
-    }
-    for (i = 0; i < err->detail_count && i < SBX_ERROR_DETAILS; i++) {
-        if (i > 0)
-            sbxi_append(err->message, sizeof(err->message), "; ", 2);
-        sbxi_append(err->message, sizeof(err->message), err->details[i].message,
-                    strlen(err->details[i].message));
     }
     if (err->detail_count)
         sbxi_copy(err->field, sizeof(err->field), err->details[0].field,

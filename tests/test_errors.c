@@ -350,7 +350,7 @@ static void details_of_a_validation_error_are_kept(void **state)
     (void)state;
     for (which = 0; which < CALLS; which++)
         for (count = 1; count < 8; count++) {
-            wtext body = {NULL, 0, 0};
+            wtext body = {NULL, 0, 0}, said = {NULL, 0, 0};
             if (which == SANDBOX_CREATE)
                 continue;
             wtext_puts(&body, "{\"detail\":[");
@@ -374,12 +374,11 @@ static void details_of_a_validation_error_are_kept(void **state)
             }
             assert_string_equal(err.field, "f0");
             assert_string_equal(err.error_type, "");
-            assert_true(strncmp(err.message,
-                                count == 1 ? "m\xc3\xbc"
-                                             "0 ("
-                                           : "m\xc3\xbc"
-                                             "0; m",
-                                6) == 0);
+            wtext_puts(&said, "m\xc3\xbc");
+            for (i = 0; i < count; i++)
+                wtext_printf(&said, i + 1 < count ? "%d; m\xc3\xbc" : "%d (", i);
+            assert_memory_equal(err.message, said.data, said.len);
+            wtext_free(&said);
             wtext_free(&body);
         }
 }

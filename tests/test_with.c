@@ -188,6 +188,14 @@ static void the_body_runs_once_with_a_ready_sandbox_that_is_then_deleted(void **
     }
 }
 
+static sbx_status no_entropy(void *state, void *buf, size_t len)
+{
+    (void)state;
+    (void)buf;
+    (void)len;
+    return SBX_E_ENTROPY;
+}
+
 static void a_given_name_is_used(void **state)
 {
     sbx_sandbox_options options = python();
@@ -197,6 +205,7 @@ static void a_given_name_is_used(void **state)
     world w;
     (void)state;
     host_open(&h, &w);
+    w.transport.entropy = no_entropy; /* there is nothing to choose */
     world_open(&w);
     v = visit_of(&w, &h);
     options.name = "my/box";
