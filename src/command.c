@@ -721,6 +721,47 @@ static void sbxi_message_member(sbxi_message *m, sbxi_message_key key, sbx_json 
         m->wrong = 1;
 }
 
+/* 1 if text goes on with word at *at, which is then behind it. */
+static int sbxi_message_word(const char **at, const char *end, const char *word, size_t len)
+{
+    if ((size_t)(end - *at) < len || memcmp(*at, word, len) != 0)
+        return 0;
+    *at += len;
+    return 1;
+}
+#define SBXI_MESSAGE_WORD(word) sbxi_message_word(&at, end, word, sizeof(word) - 1)
+
+/* Reads a message of output as services write it: these members in this order, without white space.
+   Text is UTF-8, and c->text has room for it. 0, whatever m holds then: it is something else, or
+   needs a closer look, which the reader of JSON takes.
+
+   This is what nearly all messages are. For one of 64 bytes the reader takes ten times as long. */
+static int sbxi_message_quick(sbx_command *c, const char *data, size_t len, sbxi_message *m)
+{
+    const char *at = data, *end = data + len, *digits;
+    char *to = c->text.data;
+    int foreign = 0;
+    if (SBXI_MESSAGE_WORD("{\"type\":\"stdout\",\"data\":\""))
+        m->type = SBXI_MESSAGE_STDOUT;
+    else if (SBXI_MESSAGE_WORD("{\"type\":\"stderr\",\"data\":\""))
+        m->type = SBXI_MESSAGE_STDERR;
+    else
+        return 0;
+    do
+        sbxi_json_copy(&at, &to, end, &foreign);
+    while (end - at >= 6 && *at == '\\' && sbxi_json_escape(&at, &to));
+    m->data = c->text.data;
+    m->data_len = (size_t)(to - c->text.data);
+    if (!SBXI_MESSAGE_WORD("\",\"offset\":"))
+        return 0;
+    digits = at;
+    for (m->offset = 0; at < end && *at >= '0' && *at <= '9' && at - digits < 18; at++)
+        m->offset = m->offset * 10 + (*at - '0');
+    m->has_offset = 1;
+    /* A number has no zero in front, and JSON no digits behind these 18. */
+    return at > digits && (*digits != '0' || at == digits + 1) && end - at == 1 && *at == '}';
+}
+
 /* Reads a whole message. utf8_checked says that the WebSocket codec has checked the text already.
    */
 static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len, int utf8_checked,
@@ -732,10 +773,13 @@ static sbx_status sbxi_message_read(sbx_command *c, const char *data, size_t len
     size_t at = 0;
     sbx_status st;
     memset(m, 0, sizeof(*m));
-    m->exit_code = INT64_MIN;
     c->text.start = c->text.end = 0;
     if (sbxi_buffer_reserve(&c->text, len + 16) != SBX_OK)
         return sbxi_fail_memory(&c->op.error);
+    if (utf8_checked && sbxi_message_quick(c, data, len, m))
+        return SBX_OK;
+    memset(m, 0, sizeof(*m));
+    m->exit_code = INT64_MIN;
     sbx_json_init(&j, c->text.data, c->text.cap);
     j.utf8_checked = utf8_checked;
     for (;;) {
