@@ -515,6 +515,7 @@ static sbx_status sbxi_command_send(sbx_command *c, int *more)
         *more = 1;
         (void)sbx_json_writer_finish(&w, &len);
         st = sbxi_command_frame(c, SBX_WS_TEXT, c->text.data, len);
+        sbxi_wipe(c->text.data, len); /* it may have been a password */
         if (kind == SBXI_INPUT_DATA)
             c->input.frame_end = c->written + sbxi_buffer_len(out);
         if (st == SBX_OK && kind != SBXI_INPUT_SIZE) {
@@ -782,6 +783,8 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
     uint64_t offset = m->has_offset ? (uint64_t)m->offset : o->next, lost = 0;
     const char *data = m->data;
     size_t len = m->data ? m->data_len : 0;
+    if (len > (uint64_t)INT64_MAX - offset)
+        return sbxi_command_violation(c, SBX_E_PROTOCOL, 1007, "an offset is beyond all output");
     sbxi_command_alive(c);
     if (offset < o->next) {
         uint64_t known = o->next - offset;
@@ -792,11 +795,7 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
         offset = o->next;
     }
     lost = offset - o->next;
-    o->lost += lost;
-    o->next = offset + len;
-    if (len == 0)
-        return SBX_OK;
-    if (!c->discard) {
+    if (len && !c->discard) {
         size_t all =
             sbxi_buffer_len(&c->output[0].collected) + sbxi_buffer_len(&c->output[1].collected);
         if (len > c->max_output - all)
@@ -808,6 +807,11 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
         if (sbxi_buffer_append(&o->collected, data, len) != SBX_OK)
             return sbxi_fail_memory(&c->op.error);
     }
+    /* Not before: what could not be kept comes again after sbx_command_reconnect. */
+    o->lost += lost;
+    o->next = offset + len;
+    if (len == 0)
+        return SBX_OK;
     if (c->on_output && c->on_output(c->user, i ? SBX_STDERR : SBX_STDOUT, data, len) != 0)
         return sbxi_fail(&c->op.error, SBX_E_ABORTED, "the output callback ended the call");
     if (c->handle) {
@@ -1489,6 +1493,8 @@ SBX_API uint64_t sbx_command_offset(const sbx_command *command, int stream)
 {
     if (!command || (stream != SBX_STDOUT && stream != SBX_STDERR))
         return 0;
+    if (sbxi_command_pending(&command->op) && command->chunk.stream == stream)
+        return command->chunk.offset; /* nobody has seen it yet */
     return command->output[stream == SBX_STDERR].next;
 }
 
