@@ -237,8 +237,8 @@ typedef enum sbxi_command_state {
 
 /* stdout or stderr. */
 typedef struct sbxi_output {
-    uint64_t next; /* the offset that comes next */
-    uint64_t lost;
+    uint64_t next;         /* the offset that comes next */
+    uint64_t lost, untold; /* untold: of these, so many that no chunk has told yet */
     sbxi_buffer collected;
 } sbxi_output;
 
@@ -809,6 +809,7 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
     }
     /* Not before: what could not be kept comes again after sbx_command_reconnect. */
     o->lost += lost;
+    o->untold += lost;
     o->next = offset + len;
     if (len == 0)
         return SBX_OK;
@@ -819,7 +820,8 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
         c->chunk.data = data;
         c->chunk.len = len;
         c->chunk.offset = offset;
-        c->chunk.lost = lost;
+        c->chunk.lost = o->untold;
+        o->untold = 0;
         c->given = 0;
     }
     return SBX_OK;
