@@ -290,7 +290,8 @@ static void act(caller *c, unsigned action)
         feed(c, SBX_INPUT_MAX >> (arg & 7));
         break;
     case 4:
-        (void)sbx_command_input(c->command, &"\xf0\x9f\x98\x80"[arg & 3], 1 + (arg >> 2), NULL);
+        (void)sbx_command_input(c->command, &"\xf0\x9f\x98\x80"[arg & 3],
+                                4 - (arg & 3) < 1 + (arg >> 2) ? 1 : 1 + (arg >> 2), NULL);
         break;
     case 5:
         (void)sbx_command_close_input(c->command, NULL);

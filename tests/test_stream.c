@@ -22,7 +22,7 @@ static unsigned char byte_at(uint64_t offset)
     uint64_t x = (offset >> 3) * UINT64_C(0x9e3779b97f4a7c15);
     x ^= x >> 29;
     x *= UINT64_C(0xbf58476d1ce4e5b9);
-    return (unsigned char)('A' + ((x >> (8 * (offset & 7))) & 31));
+    return (unsigned char)('0' + ((x >> (8 * (offset & 7))) & 31));
 }
 
 /* Sends messages from an offset on, some more than the connection will carry. */
