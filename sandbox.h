@@ -9916,7 +9916,7 @@ typedef enum sbxi_command_state {
 
 /* stdout or stderr. */
 typedef struct sbxi_output {
-    uint64_t next; /* the offset that comes next */
+    uint64_t next;         /* the offset that comes next */
     uint64_t lost, untold; /* untold: of these, so many that no chunk has told yet */
     sbxi_buffer collected;
 } sbxi_output;

@@ -2,9 +2,9 @@
    the input says.
 
    The first byte chooses the options, the second how many of the following bytes are the caller's
-   actions. What follows is cut at each FF FE into what one connection after the other sends; a piece
-   that ends in FF leaves its connection open and silent, any other one ends it. Where the pieces run
-   out, connections are refused. Clock and randomness are faked. Whatever comes: no chunk is given
+   actions. What follows is cut at each FF FE into what one connection after the other sends; a
+   piece that ends in FF leaves its connection open and silent, any other one ends it. Where the
+   pieces run out, connections are refused. Clock and randomness are faked. Whatever comes: no chunk is given
    twice or passed over unsaid, what is sent is well formed, and no input is sent twice. */
 #define SANDBOX_IMPLEMENTATION
 #include "sandbox.h"

@@ -131,8 +131,8 @@ static inline void heard_free(heard *h)
     wtext_free(&h->err);
 }
 
-/* What a reader of the connection's other end sees: each frame a line, "text JSON", "ping 9 bytes in
-   hex", or the number of its opcode. */
+/* What a reader of the connection's other end sees: each frame a line, "text JSON", "ping 9 bytes
+   in hex", or the number of its opcode. */
 static inline void peer_frames(const peer *p, wtext *out)
 {
     wtext raw = {NULL, 0, 0};

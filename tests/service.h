@@ -84,7 +84,7 @@ static inline void service_send_cat(service *s, peer *p, uint64_t from)
         service_send_exit(s, p);
 }
 
-/* What cat, or its terminal, is told: input, close_stdin, kill, resize. All who are attached hear of
+/* What cat, or its terminal, is told: input, close_stdin, kill, resize. All who are attached hear
    what came of it. */
 static inline void service_control(service *s, world *w, const char *type, const wtext *message)
 {

@@ -2967,8 +2967,8 @@ static void a_conversation_cut_again_and_again_goes_on(void **state)
 }
 
 /* A long conversation with chunks of 64 KiB, whose characters take one to four bytes and whose
-   escapes are six times as long as what they stand for: cut at every byte near the ends of messages,
-   and here and there between. */
+   escapes are six times as long as what they stand for: cut at every byte near the ends of
+   messages, and here and there between. */
 static void large_chunks_cut_anywhere_arrive_whole(void **state)
 {
     static char large[4][65600];

@@ -236,8 +236,8 @@ static void lesson_8_a_header_is_sent_once_whatever_its_case(void **state)
     end(&w, sandbox);
 }
 
-/* To wait longer for a connection that hangs did not help, to try again did. When the budget is used
-   up to the last millisecond, no attempt goes on without a limit. */
+/* To wait longer for a connection that hangs did not help, to try again did. When the budget is
+   used up to the last millisecond, no attempt goes on without a limit. */
 static void lesson_9_a_hanging_connect_is_tried_again_inside_two_minutes(void **state)
 {
     sbx_run_options options = run_options();
@@ -273,7 +273,7 @@ static void lesson_9_a_hanging_connect_is_tried_again_inside_two_minutes(void **
     end(&w, sandbox);
 }
 
-/* A sandbox that was stopped meanwhile wakes up when it is used: that takes a while, and that is all. */
+/* A sandbox that was stopped meanwhile wakes up when it is used: that takes a while, no more. */
 static void lesson_10_a_stopped_sandbox_is_used_without_ceremony(void **state)
 {
     world w;
