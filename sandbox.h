@@ -956,7 +956,8 @@ SBX_API void sbx_command_kill(sbx_command *command);
    Input is never sent twice. If the connection breaks, the command goes on and so does what was not
    sent yet; if it is unknown whether some bytes have arrived, the command fails with
    SBX_E_CONNECTION, since nobody could say how its input continues. With a pty, where somebody sees
-   what arrived, they are counted in sbx_result.input_lost instead. */
+   what arrived, they are counted in sbx_result.input_lost instead, as they are when you take the
+   handle up again by sbx_command_reconnect, or had it killed. */
 #define SBX_INPUT_MAX 65536
 SBX_API sbx_status sbx_command_input(sbx_command *command, const void *data, size_t len,
                                      sbx_error *err);
@@ -993,8 +994,8 @@ SBX_API sbx_status sbx_command_attach(const sbx_sandbox *sandbox, const char *id
    repaired by itself. Never blocks. SBX_E_ARGUMENT: the command has ended. */
 SBX_API sbx_status sbx_command_reconnect(sbx_command *command, sbx_error *err);
 
-/* How many bytes of a stream (SBX_STDOUT or SBX_STDERR) there were up to now: for attaching at that
-   place later. 0 for another stream. */
+/* How many bytes of a stream (SBX_STDOUT or SBX_STDERR) there were up to now, without a chunk that
+   still waits to be taken: for attaching at that place later. 0 for another stream. */
 SBX_API uint64_t sbx_command_offset(const sbx_command *command, int stream);
 
 /* The id by which the service knows the command. Never NULL, valid until the handle is freed. */
@@ -9924,8 +9925,8 @@ typedef enum sbxi_command_state {
 
 /* stdout or stderr. */
 typedef struct sbxi_output {
-    uint64_t next; /* the offset that comes next */
-    uint64_t lost;
+    uint64_t next;         /* the offset that comes next */
+    uint64_t lost, untold; /* untold: of these, so many that no chunk has told yet */
     sbxi_buffer collected;
 } sbxi_output;
 
@@ -10202,6 +10203,7 @@ static sbx_status sbxi_command_send(sbx_command *c, int *more)
         *more = 1;
         (void)sbx_json_writer_finish(&w, &len);
         st = sbxi_command_frame(c, SBX_WS_TEXT, c->text.data, len);
+        sbxi_wipe(c->text.data, len); /* it may have been a password */
         if (kind == SBXI_INPUT_DATA)
             c->input.frame_end = c->written + sbxi_buffer_len(out);
         if (st == SBX_OK && kind != SBXI_INPUT_SIZE) {
@@ -10513,6 +10515,8 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
     uint64_t offset = m->has_offset ? (uint64_t)m->offset : o->next, lost = 0;
     const char *data = m->data;
     size_t len = m->data ? m->data_len : 0;
+    if (len > (uint64_t)INT64_MAX - offset)
+        return sbxi_command_violation(c, SBX_E_PROTOCOL, 1007, "an offset is beyond all output");
     sbxi_command_alive(c);
     if (offset < o->next) {
         uint64_t known = o->next - offset;
@@ -10523,11 +10527,7 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
         offset = o->next;
     }
     lost = offset - o->next;
-    o->lost += lost;
-    o->next = offset + len;
-    if (len == 0)
-        return SBX_OK;
-    if (!c->discard) {
+    if (len && !c->discard) {
         size_t all =
             sbxi_buffer_len(&c->output[0].collected) + sbxi_buffer_len(&c->output[1].collected);
         if (len > c->max_output - all)
@@ -10539,6 +10539,12 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
         if (sbxi_buffer_append(&o->collected, data, len) != SBX_OK)
             return sbxi_fail_memory(&c->op.error);
     }
+    /* Not before: what could not be kept comes again after sbx_command_reconnect. */
+    o->lost += lost;
+    o->untold += lost;
+    o->next = offset + len;
+    if (len == 0)
+        return SBX_OK;
     if (c->on_output && c->on_output(c->user, i ? SBX_STDERR : SBX_STDOUT, data, len) != 0)
         return sbxi_fail(&c->op.error, SBX_E_ABORTED, "the output callback ended the call");
     if (c->handle) {
@@ -10546,7 +10552,8 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
         c->chunk.data = data;
         c->chunk.len = len;
         c->chunk.offset = offset;
-        c->chunk.lost = lost;
+        c->chunk.lost = o->untold;
+        o->untold = 0;
         c->given = 0;
     }
     return SBX_OK;
@@ -11220,6 +11227,8 @@ SBX_API uint64_t sbx_command_offset(const sbx_command *command, int stream)
 {
     if (!command || (stream != SBX_STDOUT && stream != SBX_STDERR))
         return 0;
+    if (sbxi_command_pending(&command->op) && command->chunk.stream == stream)
+        return command->chunk.offset; /* nobody has seen it yet */
     return command->output[stream == SBX_STDERR].next;
 }
 

@@ -237,8 +237,8 @@ typedef enum sbxi_command_state {
 
 /* stdout or stderr. */
 typedef struct sbxi_output {
-    uint64_t next; /* the offset that comes next */
-    uint64_t lost;
+    uint64_t next;         /* the offset that comes next */
+    uint64_t lost, untold; /* untold: of these, so many that no chunk has told yet */
     sbxi_buffer collected;
 } sbxi_output;
 
@@ -515,6 +515,7 @@ static sbx_status sbxi_command_send(sbx_command *c, int *more)
         *more = 1;
         (void)sbx_json_writer_finish(&w, &len);
         st = sbxi_command_frame(c, SBX_WS_TEXT, c->text.data, len);
+        sbxi_wipe(c->text.data, len); /* it may have been a password */
         if (kind == SBXI_INPUT_DATA)
             c->input.frame_end = c->written + sbxi_buffer_len(out);
         if (st == SBX_OK && kind != SBXI_INPUT_SIZE) {
@@ -826,6 +827,8 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
     uint64_t offset = m->has_offset ? (uint64_t)m->offset : o->next, lost = 0;
     const char *data = m->data;
     size_t len = m->data ? m->data_len : 0;
+    if (len > (uint64_t)INT64_MAX - offset)
+        return sbxi_command_violation(c, SBX_E_PROTOCOL, 1007, "an offset is beyond all output");
     sbxi_command_alive(c);
     if (offset < o->next) {
         uint64_t known = o->next - offset;
@@ -836,11 +839,7 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
         offset = o->next;
     }
     lost = offset - o->next;
-    o->lost += lost;
-    o->next = offset + len;
-    if (len == 0)
-        return SBX_OK;
-    if (!c->discard) {
+    if (len && !c->discard) {
         size_t all =
             sbxi_buffer_len(&c->output[0].collected) + sbxi_buffer_len(&c->output[1].collected);
         if (len > c->max_output - all)
@@ -852,6 +851,12 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
         if (sbxi_buffer_append(&o->collected, data, len) != SBX_OK)
             return sbxi_fail_memory(&c->op.error);
     }
+    /* Not before: what could not be kept comes again after sbx_command_reconnect. */
+    o->lost += lost;
+    o->untold += lost;
+    o->next = offset + len;
+    if (len == 0)
+        return SBX_OK;
     if (c->on_output && c->on_output(c->user, i ? SBX_STDERR : SBX_STDOUT, data, len) != 0)
         return sbxi_fail(&c->op.error, SBX_E_ABORTED, "the output callback ended the call");
     if (c->handle) {
@@ -859,7 +864,8 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
         c->chunk.data = data;
         c->chunk.len = len;
         c->chunk.offset = offset;
-        c->chunk.lost = lost;
+        c->chunk.lost = o->untold;
+        o->untold = 0;
         c->given = 0;
     }
     return SBX_OK;
@@ -1533,6 +1539,8 @@ SBX_API uint64_t sbx_command_offset(const sbx_command *command, int stream)
 {
     if (!command || (stream != SBX_STDOUT && stream != SBX_STDERR))
         return 0;
+    if (sbxi_command_pending(&command->op) && command->chunk.stream == stream)
+        return command->chunk.offset; /* nobody has seen it yet */
     return command->output[stream == SBX_STDERR].next;
 }
 

@@ -817,7 +817,8 @@ SBX_API void sbx_command_kill(sbx_command *command);
    Input is never sent twice. If the connection breaks, the command goes on and so does what was not
    sent yet; if it is unknown whether some bytes have arrived, the command fails with
    SBX_E_CONNECTION, since nobody could say how its input continues. With a pty, where somebody sees
-   what arrived, they are counted in sbx_result.input_lost instead. */
+   what arrived, they are counted in sbx_result.input_lost instead, as they are when you take the
+   handle up again by sbx_command_reconnect, or had it killed. */
 #define SBX_INPUT_MAX 65536
 SBX_API sbx_status sbx_command_input(sbx_command *command, const void *data, size_t len,
                                      sbx_error *err);
@@ -854,8 +855,8 @@ SBX_API sbx_status sbx_command_attach(const sbx_sandbox *sandbox, const char *id
    repaired by itself. Never blocks. SBX_E_ARGUMENT: the command has ended. */
 SBX_API sbx_status sbx_command_reconnect(sbx_command *command, sbx_error *err);
 
-/* How many bytes of a stream (SBX_STDOUT or SBX_STDERR) there were up to now: for attaching at that
-   place later. 0 for another stream. */
+/* How many bytes of a stream (SBX_STDOUT or SBX_STDERR) there were up to now, without a chunk that
+   still waits to be taken: for attaching at that place later. 0 for another stream. */
 SBX_API uint64_t sbx_command_offset(const sbx_command *command, int stream);
 
 /* The id by which the service knows the command. Never NULL, valid until the handle is freed. */

@@ -21,6 +21,17 @@
 #define EXIT(code) "{\"type\":\"exit\",\"exit_code\":" code "}"
 #define FAILURE(type, text)                                                                        \
     "{\"type\":\"error\",\"error_type\":\"" type "\",\"error\":\"" text "\"}"
+#define KILL "{\"type\":\"kill\"}"
+#define INPUT(text) "{\"type\":\"input\",\"data\":\"" text "\"}"
+#define CLOSE_STDIN "{\"type\":\"close_stdin\"}"
+#define EXECUTE_PTY                                                                                \
+    "{\"type\":\"execute\",\"command\":\"x\",\"timeout_seconds\":60,\"shell\":\"/bin/bash\","      \
+    "\"idle_timeout_seconds\":300,\"kill_on_disconnect\":false,\"ttl_seconds\":600,"               \
+    "\"pty\":true,\"command_id\":\"$id\"}"
+#define EXECUTE_INPUT                                                                              \
+    "{\"type\":\"execute\",\"command\":\"x\",\"timeout_seconds\":60,\"shell\":\"/bin/bash\","      \
+    "\"idle_timeout_seconds\":300,\"kill_on_disconnect\":false,\"ttl_seconds\":600,"               \
+    "\"command_id\":\"$id\"}"
 
 static inline sbx_run_options run_options(void)
 {
@@ -118,6 +129,72 @@ static inline void heard_free(heard *h)
 {
     wtext_free(&h->out);
     wtext_free(&h->err);
+}
+
+/* What a reader of the connection's other end sees: each frame a line, "text JSON", "ping 9 bytes
+   in hex", or the number of its opcode. */
+static inline void peer_frames(const peer *p, wtext *out)
+{
+    wtext raw = {NULL, 0, 0};
+    sbx_ws ws;
+    sbx_ws_event e;
+    size_t at = (size_t)(strstr(wtext_get(&p->raw), "\r\n\r\n") + 4 - wtext_get(&p->raw)), used, i;
+    wtext_add(&raw, p->raw.data, p->raw.len);
+    sbx_ws_init(&ws, SBX_WS_SERVER, 1u << 20);
+    while (sbx_ws_read(&ws, raw.data + at, raw.len - at, &used, &e) == SBX_OK) {
+        at += used;
+        if (e.opcode == SBX_WS_TEXT) {
+            wtext_puts(out, "text ");
+            wtext_add(out, e.data, e.len);
+        } else if (e.opcode == SBX_WS_PING) {
+            wtext_puts(out, "ping ");
+            for (i = 0; i < e.len; i++)
+                wtext_printf(out, "%02x", (unsigned char)e.data[i]);
+        } else {
+            wtext_printf(out, "%d", e.opcode);
+        }
+        wtext_puts(out, "\n");
+    }
+    wtext_free(&raw);
+}
+
+/* A world with one handle in it. */
+typedef struct scene {
+    world w;
+    sbx_sandbox *sandbox;
+    sbx_command *command;
+    sbx_chunk chunk;
+    sbx_result *result;
+    sbx_error err;
+    int64_t start;
+} scene;
+
+static inline void scene_start(scene *s, const sbx_run_options *options)
+{
+    s->sandbox = begin(&s->w);
+    assert_status(&s->w, SBX_OK, sbx_command_start(s->sandbox, "x", options, &s->command, &s->err),
+                  &s->err);
+    s->start = s->w.now;
+}
+
+static inline sbx_status next(scene *s, int64_t timeout_ms)
+{
+    return sbx_command_next(s->command, &s->chunk, timeout_ms, &s->err);
+}
+
+static inline void scene_end(scene *s)
+{
+    sbx_command_free(s->command);
+    end(&s->w, s->sandbox);
+}
+
+/* The handle ends well, with this exit code. */
+static inline void ends_well(scene *s, int exit_code, const char *out)
+{
+    assert_status(&s->w, SBX_OK, sbx_command_result(s->command, &s->result, &s->err), &s->err);
+    assert_int_equal(s->result->exit_code, exit_code);
+    assert_string_equal(s->result->out, out);
+    sbx_free(s->result);
 }
 
 #endif

@@ -22,7 +22,7 @@ typedef struct service {
     int own_ids;      /* names commands itself, as older servers: each execute runs another one */
     int no_websocket; /* the upgrade is answered with 404 */
     uint64_t forgotten; /* bytes of stdout that a reconnect cannot get any more */
-    int cat;            /* 1: ends when stdin does; 2: at Ctrl-D, as with a pty */
+    int cat;            /* 1: ends when stdin does; 2: at Ctrl-D, as with a pty; 3: and is silent */
 
     wtext input; /* of cat: what stdin got */
     int closes, kills, resizes, columns, rows, exited;
@@ -72,7 +72,7 @@ static inline void service_send_output(service *s, peer *p, uint64_t from_out, u
 /* Sends what cat has printed from an offset on to one that is attached, and its exit. */
 static inline void service_send_cat(service *s, peer *p, uint64_t from)
 {
-    if (from < s->input.len) {
+    if (from < s->input.len && s->cat < 3) {
         wtext json = {NULL, 0, 0};
         wtext_puts(&json, "{\"type\":\"stdout\",\"data\":");
         canon_string(&json, s->input.data + from, s->input.len - from);
@@ -84,7 +84,7 @@ static inline void service_send_cat(service *s, peer *p, uint64_t from)
         service_send_exit(s, p);
 }
 
-/* What cat, or its terminal, is told: input, close_stdin, kill, resize. All who are attached hear of
+/* What cat, or its terminal, is told: input, close_stdin, kill, resize. All who are attached hear
    what came of it. */
 static inline void service_control(service *s, world *w, const char *type, const wtext *message)
 {
@@ -101,7 +101,7 @@ static inline void service_control(service *s, world *w, const char *type, const
         if (s->closes)
             world_fail(w, "input behind the end of stdin: %.100s", data);
         wtext_puts(&s->input, data);
-        s->exited = s->cat == 2 && strchr(data, 4);
+        s->exited = s->cat >= 2 && strchr(data, 4);
         free(data);
     } else if (strcmp(type, "close_stdin") == 0) {
         s->closes++;

@@ -1,5 +1,38 @@
 /* Running commands: the conversation over the WebSocket, its life across lost connections, the way
-   back to plain HTTP, and the chunk by chunk interface. */
+   back to plain HTTP, and the chunk by chunk interface. Where each row of the table in the part
+   "command" is tested, here or in test_ATTACH, test_INPUT, test_KILL, test_LESSONS:
+
+     CONNECT  upgraded, not started yet     a_command_runs_over_one_websocket
+              upgraded, started before      a_lost_connection_is_made_again_where_it_was
+              404 before execute            a_service_without_websockets_is_used_over_http,
+                                            callbacks_and_handles_do_not_fall_back
+              500 .. 504, no connection     an_upgrade_that_fails_for_now_is_tried_again
+              any other answer              other_refusals_of_the_upgrade_are_connection_errors,
+                                            refusals_while_reattaching_are_final,
+                                            LESSONS: lesson_5
+     STREAM   started with our id           LESSONS: lesson_2; six_failures_in_a_row_end_the_command
+                                            (another id does not count)
+              stdout, stderr                output_alone_renews_the_budget_as_with_older_servers,
+                                            overlap_is_dropped_and_a_gap_is_reported
+              exit                          the_end_of_the_connection_after_exit_does_not_matter
+              error                         errors_of_the_service_end_the_command
+              close 1001                    a_lost_connection_is_made_again_where_it_was,
+                                            a_server_that_reloads_for_ever_is_not_hammered
+              other close, end, reset       a_lost_connection_is_made_again_where_it_was
+              silence                       a_peer_that_answers_no_ping_is_left
+     any      lost, within the limits       an_upgrade_that_fails_for_now_is_tried_again
+              lost otherwise                six_failures_in_a_row_end_the_command,
+                                            LESSONS: lesson_9
+              lost, input in doubt          INPUT: input_in_doubt_ends_the_command_..; KILL:
+                                            input_in_doubt_does_not_keep_the_kill_..; with a pty
+                                            INPUT: with_a_terminal_input_in_doubt_is_counted
+              kill, execute was not sent    KILL: killed_before_the_first_step_.. and the next three
+              kill, execute was sent        KILL: killed_before_started_.., killed_in_a_pause_..,
+                                            a_killed_command_gives_what_output_..
+              lost after kill was sent      KILL: lost_after_the_kill_has_left_it_is_not_repaired
+              2 s after kill                KILL: a_service_that_does_not_tell_the_end_..
+              reconnect                     ATTACH: reconnecting_.., six tests
+     silence while input waits              INPUT: a_command_that_does_not_read_.., a_terminal_.. */
 #define SANDBOX_IMPLEMENTATION
 #include "sandbox.h"
 
@@ -609,36 +642,6 @@ static void the_client_answers_a_close_and_goes(void **state)
     end(&w, sandbox);
 }
 
-static void extra_headers_go_with_every_upgrade(void **state)
-{
-    static const char *const of_client[] = {"X-Team: red", "X-Both: client", NULL};
-    static const char *const of_call[] = {"x-both: call", NULL};
-    sbx_run_options options = run_options();
-    world w;
-    sbx_sandbox *sandbox;
-    peer *p;
-    (void)state;
-    options.call.headers = of_call;
-    world_init(&w);
-    w.config.headers = of_client;
-    p = world_peer(&w);
-    peer_upgrade(p, WS);
-    peer_with(p, "X-Team: red");
-    peer_with(p, "X-Both: call");
-    peer_ws_expect(p, EXECUTE("x"));
-    peer_ws_text(p, STARTED);
-    peer_reset(p);
-    p = world_peer(&w);
-    peer_upgrade(p, WS);
-    peer_with(p, "X-Team: red");
-    peer_with(p, "X-Both: call");
-    peer_ws_expect(p, RECONNECT("0", "0"));
-    peer_exits(p, EXIT("0"));
-    sandbox = begin(&w);
-    run_well(&w, sandbox, &options, 0, "", "");
-    end(&w, sandbox);
-}
-
 static void every_kind_of_stream_will_do(void **state)
 {
     static const service_output outputs[] = {
@@ -1050,27 +1053,6 @@ static void a_command_over_http_is_tried_again_only_if_it_did_not_run(void **sta
     }
 }
 
-static void once_execute_was_sent_nothing_falls_back(void **state)
-{
-    world w;
-    sbx_sandbox *sandbox;
-    sbx_result *result;
-    sbx_error err;
-    peer *p;
-    (void)state;
-    world_init(&w);
-    p = executing_peer(&w);
-    peer_reset(p);
-    p = world_peer(&w);
-    peer_request(p, "GET", WS);
-    peer_reply(p, 404, "{\"detail\":\"no such path\"}");
-    sandbox = begin(&w);
-    assert_true(sbx_status_is(run(sandbox, NULL, &result, &err), SBX_E_CONNECTION));
-    assert_int_equal(err.http_status, 404);
-    assert_int_equal(w.dials, 2);
-    end(&w, sandbox);
-}
-
 static void a_command_over_http_may_take_its_time_and_ten_seconds(void **state)
 {
     static const int64_t cases[][2] = {{0, 70000}, {5000, 15000}};
@@ -1175,76 +1157,6 @@ static void an_upgrade_that_fails_six_times_is_given_up(void **state)
             assert_int_equal(err.http_status, 503);
             assert_says(&w, &err, "503");
         }
-        end(&w, sandbox);
-    }
-}
-
-static void a_hanging_connect_is_tried_again_inside_two_minutes(void **state)
-{
-    sbx_run_options options = run_options();
-    world w;
-    sbx_sandbox *sandbox;
-    sbx_result *result;
-    sbx_error err;
-    sbx_status st;
-    int64_t start;
-    int k;
-    (void)state;
-    options.timeout_ms = SBX_NONE;
-    world_init(&w);
-    for (k = 0; k < 6; k++) {
-        peer *p = world_peer(&w);
-        p->optional = 1;
-        if (k % 2)
-            p->connect_ms = WORLD_NEVER;
-        else
-            peer_request(p, "GET", WS);
-    }
-    sandbox = begin(&w);
-    start = w.now;
-    st = run(sandbox, &options, &result, &err);
-    check_error(&w, st, &err);
-    assert_true(sbx_status_is(st, SBX_E_CONNECTION) || st == SBX_E_TIMEOUT);
-    /* Attempts at 0, 30.5, 61.5 and 93.5 seconds; the budget of 120 ends the last one. */
-    assert_int_equal(w.dials, 4);
-    assert_int_equal(w.peers[1]->dialled_at - start, 30500);
-    assert_int_equal(w.peers[2]->dialled_at - start, 61500);
-    assert_int_equal(w.peers[3]->dialled_at - start, 93500);
-    assert_int_equal(w.now - start, 120000);
-    end(&w, sandbox);
-}
-
-static void closed_before_started_the_same_execute_is_sent_again(void **state)
-{
-    static const int codes[] = {1000, 1001, 1006, 1011, 1005, 1012};
-    size_t i;
-    int k;
-    (void)state;
-    for (i = 0; i < COUNT(codes); i++) {
-        world w;
-        sbx_sandbox *sandbox;
-        peer *p;
-        int64_t start;
-        world_init(&w);
-        for (k = 0; k < 2; k++) {
-            p = executing_peer(&w);
-            if (codes[i] == 1006)
-                peer_reset(p);
-            else
-                peer_ws_close(p, codes[i] == 1005 ? 0 : codes[i]);
-            if (k)
-                peer_close(p);
-        }
-        p = executing_peer(&w);
-        peer_ws_text(p, STARTED);
-        peer_ws_text(p, OUT("0", "once"));
-        peer_exits(p, EXIT("0"));
-        sandbox = begin(&w);
-        start = w.now;
-        run_well(&w, sandbox, NULL, 0, "once", "");
-        assert_between(w.now - start, 0, 1500);
-        if (codes[i] != 1001)
-            assert_int_equal(w.now - start, 1500);
         end(&w, sandbox);
     }
 }
@@ -1522,33 +1434,6 @@ static void six_failures_in_a_row_end_the_command(void **state)
         assert_int_equal(w.dials, 6);
         end(&w, sandbox);
     }
-}
-
-static void a_silent_command_lives_through_any_number_of_losses(void **state)
-{
-    world w;
-    sbx_sandbox *sandbox;
-    peer *p;
-    int64_t start;
-    int k;
-    (void)state;
-    world_init(&w);
-    p = executing_peer(&w);
-    peer_ws_text(p, STARTED);
-    peer_reset(p);
-    for (k = 0; k < 30; k++) {
-        p = reattached_peer(&w, "0", "0");
-        peer_ws_text(p, STARTED);
-        peer_reset(p);
-    }
-    p = reattached_peer(&w, "0", "0");
-    peer_ws_text(p, STARTED);
-    peer_exits(p, EXIT("0"));
-    sandbox = begin(&w);
-    start = w.now;
-    run_well(&w, sandbox, NULL, 0, "", "");
-    assert_int_equal(w.now - start, 31 * 500);
-    end(&w, sandbox);
 }
 
 static void a_silent_command_lives_through_losses_that_nobody_acknowledges(void **state)
@@ -2633,6 +2518,95 @@ static void several_commands_are_watched_at_once(void **state)
     end(&w, sandbox);
 }
 
+static void a_gap_before_an_empty_message_is_told_by_the_next_chunk(void **state)
+{
+    scene s;
+    peer *p;
+    (void)state;
+    world_init(&s.w);
+    p = executing_peer(&s.w);
+    peer_ws_text(p, STARTED);
+    peer_ws_text(p, OUT("3", ""));
+    peer_ws_text(p, ERR("2", "e"));
+    peer_ws_text(p, OUT("4", "b"));
+    peer_ws_text(p, OUT("5", "c"));
+    peer_exits(p, EXIT("0"));
+    scene_start(&s, NULL);
+    assert_status(&s.w, SBX_OK, next(&s, SBX_NONE), &s.err);
+    assert_int_equal(s.chunk.lost, 2);
+    assert_status(&s.w, SBX_OK, next(&s, SBX_NONE), &s.err);
+    assert_int_equal(s.chunk.offset, 4);
+    assert_int_equal(s.chunk.lost, 4);
+    assert_status(&s.w, SBX_OK, next(&s, SBX_NONE), &s.err);
+    assert_int_equal(s.chunk.lost, 0);
+    assert_status(&s.w, SBX_OK, sbx_command_result(s.command, &s.result, &s.err), &s.err);
+    assert_int_equal(s.result->out_lost, 4);
+    sbx_free(s.result);
+    scene_end(&s);
+}
+
+/* Each answers with its own id. */
+static void serve_ids(peer *p, void *user)
+{
+    wtext text = {NULL, 0, 0};
+    char id[80], json[300];
+    (void)user;
+    if (!peer_take_message(p, &text)) {
+        peer_accept_upgrade(p);
+        peer_take_request(p);
+        return;
+    }
+    json_member(text.data, text.len, "command_id", id, sizeof(id));
+    wtext_free(&text);
+    snprintf(json, sizeof(json), "{\"type\":\"started\",\"command_id\":\"%s\",\"pid\":1}", id);
+    peer_ws_text(p, json);
+    peer_delay(p, 100 * (p->number % 7));
+    snprintf(json, sizeof(json), "{\"type\":\"stdout\",\"data\":\"%s\",\"offset\":0}", id);
+    peer_ws_text(p, json);
+    peer_exits(p, EXIT("0"));
+}
+
+static void two_hundred_commands_are_watched_at_once(void **state)
+{
+    enum { MANY = 200 };
+    sbx_command *commands[MANY];
+    sbx_op *ops[MANY];
+    sbx_result *result;
+    sbx_chunk chunk;
+    sbx_error err;
+    sbx_sandbox *sandbox;
+    world w;
+    int i, done = 0;
+    (void)state;
+    world_init(&w);
+    w.serve = serve_ids;
+    sandbox = begin(&w);
+    for (i = 0; i < MANY; i++) {
+        assert_status(&w, SBX_OK, sbx_command_start(sandbox, "x", NULL, &commands[i], &err), &err);
+        ops[i] = sbx_command_op(commands[i]);
+    }
+    while (done < MANY) {
+        int left = 0;
+        for (i = 0; i < MANY; i++)
+            if (commands[i] && sbx_command_next(commands[i], &chunk, 0, &err) != SBX_END)
+                ops[left++] = sbx_command_op(commands[i]);
+            else if (commands[i]) {
+                assert_status(&w, SBX_OK, sbx_command_result(commands[i], &result, &err), &err);
+                assert_string_equal(result->out, sbx_command_id(commands[i]));
+                sbx_free(result);
+                sbx_command_free(commands[i]);
+                commands[i] = NULL;
+                done++;
+            }
+        if (left)
+            assert_status(&w, SBX_OK, sbx_wait(ops, left, SBX_NONE, &err), &err);
+    }
+    assert_int_equal(w.dials, MANY);
+    assert_int_equal(w.most_live, MANY);
+    assert_between(w.slept, 600, 600);
+    end(&w, sandbox);
+}
+
 static void the_result_can_be_had_at_any_point(void **state)
 {
     int taken, discard;
@@ -2847,7 +2821,8 @@ static void run_recorded(world *w, service *s)
     run_well(w, sandbox, &options, 42, RECORDED_OUT, RECORDED_ERR);
     assert_string_equal(wtext_get(&h.out), RECORDED_OUT);
     assert_string_equal(wtext_get(&h.err), RECORDED_ERR);
-    if (s->executions != 1)
+    /* A service that does not know our ids runs a command once more for each lost `started`. */
+    if (s->executions != 1 && (!s->own_ids || s->attachments))
         world_fail(w, "the command was executed %d times", s->executions);
     heard_free(&h);
     service_free(s);
@@ -2860,12 +2835,13 @@ static void a_conversation_cut_after_any_byte_of_the_server_goes_on(void **state
     int how;
     (void)state;
     for (cut = 0; cut <= whole; cut++) {
-        for (how = 0; how < 8; how++) {
+        for (how = 0; how < 16; how++) {
             world w;
             service s;
             peer *p;
             world_init(&w);
             serve_recorded(&s, &w);
+            s.own_ids = (how & 8) != 0;
             s.overlap = how & 1;
             s.lose_started = (how & 2) != 0;
             p = world_peer(&w);
@@ -2891,13 +2867,19 @@ static void a_conversation_cut_after_any_byte_of_the_server_goes_on(void **state
 static void a_conversation_cut_after_any_byte_of_the_client_goes_on(void **state)
 {
     int64_t cut, whole = 1;
+    int own_ids = 0;
     (void)state;
-    for (cut = -1; cut < whole; cut++) {
+    for (cut = -1; cut < whole || !own_ids; cut++) {
         world w;
         service s;
         peer *p;
+        if (cut == whole) {
+            own_ids = 1;
+            cut = 0;
+        }
         world_init(&w);
         serve_recorded(&s, &w);
+        s.own_ids = s.lose_started = own_ids;
         p = world_peer(&w);
         p->optional = 1;
         p->take_at_most = cut;
@@ -2942,6 +2924,66 @@ static void a_conversation_cut_again_and_again_goes_on(void **state)
         service_free(&s);
         end(&w, sandbox);
     }
+}
+
+/* A long conversation with chunks of 64 KiB, whose characters take one to four bytes and whose
+   escapes are six times as long as what they stand for: cut at every byte near the ends of
+   messages, and here and there between. */
+static void large_chunks_cut_anywhere_arrive_whole(void **state)
+{
+    static char large[4][65600];
+    static const char *const units[] = {"a", "\xe2\x82\xac", "\x01", "\xf0\x9f\x98\x80z\n\"\\"};
+    service_output outputs[8];
+    sbx_run_options options = run_options();
+    int64_t cut, whole = 1;
+    wtext all[2] = {{NULL, 0, 0}, {NULL, 0, 0}};
+    int i, runs = 0;
+    (void)state;
+    options.call.timeout_ms = SBX_NONE;
+    for (i = 0; i < 8; i++) {
+        size_t len = 0;
+        while (i < 4 && len < 65536) {
+            strcpy(large[i] + len, units[i]);
+            len += strlen(units[i]);
+        }
+        outputs[i].stream = i & 2 ? SBX_STDERR : SBX_STDOUT;
+        outputs[i].text = i & 1 ? "between\n" : large[i / 2];
+        wtext_puts(&all[i >> 1 & 1], outputs[i].text);
+    }
+    for (cut = 0; cut <= whole;
+         cut = cut == 0 ? 200 : cut + (cut < 500 || whole - cut < 150 ? 1 : 3011 + cut % 97)) {
+        world w;
+        service s;
+        sbx_sandbox *sandbox;
+        sbx_result *result;
+        sbx_error err;
+        peer *p;
+        world_init(&w);
+        service_init(&s, &w);
+        s.outputs = outputs;
+        s.output_count = 8;
+        s.overlap = runs & 1;
+        s.own_ids = s.lose_started = runs >> 1 & 1;
+        p = world_peer(&w);
+        p->optional = 1;
+        p->cut_at = cut ? cut : -1;
+        p->piece = runs % 5 ? 0 : 1000;
+        sandbox = begin(&w);
+        assert_status(&w, SBX_OK, run(sandbox, &options, &result, &err), &err);
+        if (!cut)
+            whole = p->delivered;
+        if (result->out_len != all[0].len || memcmp(result->out, all[0].data, all[0].len) != 0 ||
+            result->err_len != all[1].len || memcmp(result->err, all[1].data, all[1].len) != 0)
+            world_fail(&w, "other bytes after a cut at %ld", (long)cut);
+        assert_int_equal(result->out_lost + result->err_lost, 0);
+        runs++;
+        sbx_free(result);
+        service_free(&s);
+        end(&w, sandbox);
+    }
+    assert_true(runs > 500);
+    wtext_free(&all[0]);
+    wtext_free(&all[1]);
 }
 
 static void what_the_service_forgot_is_counted_wherever_the_cut_was(void **state)
@@ -2992,7 +3034,6 @@ int main(void)
         cmocka_unit_test(unknown_messages_and_members_are_ignored),
         cmocka_unit_test(the_end_of_the_connection_after_exit_does_not_matter),
         cmocka_unit_test(the_client_answers_a_close_and_goes),
-        cmocka_unit_test(extra_headers_go_with_every_upgrade),
         cmocka_unit_test(every_kind_of_stream_will_do),
         cmocka_unit_test(a_service_without_websockets_is_used_over_http),
         cmocka_unit_test(over_http_too_the_limit_is_for_the_output_alone),
@@ -3004,12 +3045,9 @@ int main(void)
         cmocka_unit_test(the_body_of_a_refused_upgrade_is_read_only_so_far),
         cmocka_unit_test(a_command_over_http_is_never_sent_twice),
         cmocka_unit_test(a_command_over_http_is_tried_again_only_if_it_did_not_run),
-        cmocka_unit_test(once_execute_was_sent_nothing_falls_back),
         cmocka_unit_test(a_command_over_http_may_take_its_time_and_ten_seconds),
         cmocka_unit_test(an_upgrade_that_fails_for_now_is_tried_again),
         cmocka_unit_test(an_upgrade_that_fails_six_times_is_given_up),
-        cmocka_unit_test(a_hanging_connect_is_tried_again_inside_two_minutes),
-        cmocka_unit_test(closed_before_started_the_same_execute_is_sent_again),
         cmocka_unit_test(closed_before_started_for_ever_is_given_up),
         cmocka_unit_test(output_before_started_is_not_given_twice),
         cmocka_unit_test(a_lost_connection_is_made_again_where_it_was),
@@ -3017,7 +3055,6 @@ int main(void)
         cmocka_unit_test(loss_is_counted_for_each_stream_apart),
         cmocka_unit_test(a_reconnect_after_a_gap_in_the_same_connection_names_the_next_byte),
         cmocka_unit_test(six_failures_in_a_row_end_the_command),
-        cmocka_unit_test(a_silent_command_lives_through_any_number_of_losses),
         cmocka_unit_test(a_silent_command_lives_through_losses_that_nobody_acknowledges),
         cmocka_unit_test(output_alone_renews_the_budget_as_with_older_servers),
         cmocka_unit_test(acknowledging_and_dropping_for_ever_ends_at_the_deadline),
@@ -3043,6 +3080,8 @@ int main(void)
         cmocka_unit_test(a_command_fits_into_the_loop_of_the_program),
         cmocka_unit_test(a_loop_that_takes_one_chunk_at_a_time_does_not_sleep_on_the_next),
         cmocka_unit_test(several_commands_are_watched_at_once),
+        cmocka_unit_test(a_gap_before_an_empty_message_is_told_by_the_next_chunk),
+        cmocka_unit_test(two_hundred_commands_are_watched_at_once),
         cmocka_unit_test(the_result_can_be_had_at_any_point),
         cmocka_unit_test(a_result_that_found_no_memory_can_be_had_again),
         cmocka_unit_test(a_failed_command_says_the_same_for_ever),
@@ -3051,6 +3090,7 @@ int main(void)
         cmocka_unit_test(a_conversation_cut_after_any_byte_of_the_server_goes_on),
         cmocka_unit_test(a_conversation_cut_after_any_byte_of_the_client_goes_on),
         cmocka_unit_test(a_conversation_cut_again_and_again_goes_on),
+        cmocka_unit_test(large_chunks_cut_anywhere_arrive_whole),
         cmocka_unit_test(what_the_service_forgot_is_counted_wherever_the_cut_was),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,42 +5,6 @@
 
 #include "conversation.h"
 
-#define KILL "{\"type\":\"kill\"}"
-#define EXECUTE_INPUT                                                                              \
-    "{\"type\":\"execute\",\"command\":\"x\",\"timeout_seconds\":60,\"shell\":\"/bin/bash\","      \
-    "\"idle_timeout_seconds\":300,\"kill_on_disconnect\":false,\"ttl_seconds\":600,"               \
-    "\"command_id\":\"$id\"}"
-
-/* A world with one handle in it. */
-typedef struct scene {
-    world w;
-    sbx_sandbox *sandbox;
-    sbx_command *command;
-    sbx_chunk chunk;
-    sbx_result *result;
-    sbx_error err;
-    int64_t start;
-} scene;
-
-static void scene_start(scene *s, const sbx_run_options *options)
-{
-    s->sandbox = begin(&s->w);
-    assert_status(&s->w, SBX_OK, sbx_command_start(s->sandbox, "x", options, &s->command, &s->err),
-                  &s->err);
-    s->start = s->w.now;
-}
-
-static sbx_status next(scene *s, int64_t timeout_ms)
-{
-    return sbx_command_next(s->command, &s->chunk, timeout_ms, &s->err);
-}
-
-static void scene_end(scene *s)
-{
-    sbx_command_free(s->command);
-    end(&s->w, s->sandbox);
-}
-
 /* The handle ends as killed, at that time, and says so for ever. */
 static void ends_killed(scene *s, int64_t after_ms, const char *says)
 {
@@ -55,15 +19,6 @@ static void ends_killed(scene *s, int64_t after_ms, const char *says)
     assert_status(&s->w, SBX_E_CANCELLED, sbx_command_result(s->command, &s->result, &s->err),
                   &s->err);
     assert_null(s->result);
-}
-
-/* The handle ends well, with this exit code. */
-static void ends_well(scene *s, int exit_code, const char *out)
-{
-    assert_status(&s->w, SBX_OK, sbx_command_result(s->command, &s->result, &s->err), &s->err);
-    assert_int_equal(s->result->exit_code, exit_code);
-    assert_string_equal(s->result->out, out);
-    sbx_free(s->result);
 }
 
 /* For scripts and clocks: as another thread would. */

@@ -33,7 +33,7 @@
 #define WORLD_ENDPOINT "http://127.0.0.1:8080/v2/sandboxes"
 #define WORLD_DATA_HOST "127.0.0.1:9090"
 #define WORLD_DATAPLANE "http://127.0.0.1:9090/sb-1"
-#define WORLD_PEERS 256
+#define WORLD_PEERS 1024
 #define WORLD_EVENTS 16
 #define WORLD_NEVER INT64_MAX
 
