@@ -22,6 +22,7 @@
                kill, execute was not sent             fails
                kill, execute was sent                 at once -> CONNECT if it was in PAUSE; in
                                                       STREAM it is sent; exit is waited for
+               0.5 s after kill, input waits          once: -> CONNECT, and kill is sent there
                lost after kill was sent               fails
                2 s after kill                         fails
                reconnect                              failures = 0 -> CONNECT
@@ -223,6 +224,7 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
 #define SBXI_SILENCE_MS 60000 /* without an answer to a ping */
 #define SBXI_GRACE_MS 30000   /* past the command's own time-out before the caller gives up */
 #define SBXI_KILL_MS 2000     /* for the exit code of a command that was killed */
+#define SBXI_BYPASS_MS 500    /* of these, until a kill goes around input that waits */
 #define SBXI_PIECES 8         /* of input sent in one step */
 #define SBXI_MESSAGES 256     /* handled in one step, so that other operations get their turn */
 
@@ -268,6 +270,7 @@ struct sbx_command {
     volatile int killed;
     int64_t kill_end; /* 0: not killed */
     uint64_t kill_at; /* the kill has left when so many bytes are written; 0: not queued */
+    int bypassed;     /* it went around input that waits */
     uint64_t written; /* bytes of this connection, since the upgrade */
     int reconnect;    /* what sbx_command_reconnect asked for */
 
@@ -524,6 +527,12 @@ static sbx_status sbxi_command_send(sbx_command *c, int *more)
         }
     }
     return st;
+}
+
+/* 1 if nothing is queued that must not count as sent when it leaves only now. */
+static int sbxi_command_clear(const sbx_command *c)
+{
+    return !c->input.framed && (!c->kill_at || sbxi_command_kill_left(c));
 }
 
 /* Says goodbye as far as that goes without waiting, and lets go of the connection. */
@@ -955,7 +964,8 @@ static sbx_status sbxi_command_event(sbx_command *c, const sbx_ws_event *e)
         return SBX_OK;
     case SBX_WS_CLOSE:
         code = e->close_code;
-        sbxi_command_goodbye(c, code == 1005 ? 1000 : code);
+        if (sbxi_command_clear(c)) /* the peer reads no messages any more */
+            sbxi_command_goodbye(c, code == 1005 ? 1000 : code);
         (void)sbxi_fail(&c->op.error, code == 1001 ? SBX_E_SERVER_RELOAD : SBX_E_CONNECTION,
                         "%s port %d closed the connection before the command's end, with code %d",
                         c->exchange.to.host, (int)c->exchange.to.port, code);
@@ -1133,6 +1143,29 @@ static sbx_status sbxi_command_pass(sbx_command *c)
     }
 }
 
+/* Attaches again, although the connection may be all right. */
+static void sbxi_command_again(sbx_command *c, int64_t now)
+{
+    if (sbxi_command_clear(c))
+        sbxi_command_goodbye(c, 1000);
+    (void)sbxi_command_lose(c);
+    sbxi_error_clear(&c->op.error);
+    c->reconnect = c->failures = 0;
+    c->budget_end = sbxi_after(now, SBXI_BUDGET_MS);
+    c->wake = now;
+    c->state = SBXI_COMMAND_PAUSE;
+}
+
+/* When a kill should go around input that waits: the service reads one message after the other, and
+   none while the command does not take the input of the last one. */
+static int64_t sbxi_command_bypass_time(const sbx_command *c)
+{
+    return c->state == SBXI_COMMAND_STREAM && c->kill_end && !c->bypassed &&
+                   sbxi_input_stuck(&c->input)
+               ? c->kill_end - SBXI_KILL_MS + SBXI_BYPASS_MS
+               : SBXI_FOREVER;
+}
+
 /* The command was killed: SBX_OK as long as its end may still come. */
 static sbx_status sbxi_command_killed(sbx_command *c, int64_t now)
 {
@@ -1142,26 +1175,20 @@ static sbx_status sbxi_command_killed(sbx_command *c, int64_t now)
     if (!c->kill_end) {
         c->kill_end = sbxi_after(now, SBXI_KILL_MS);
         c->wake = now;
+        c->bypassed = 0;
     }
-    if (now < c->kill_end)
+    if (now < c->kill_end) {
+        if (now >= sbxi_command_bypass_time(c)) {
+            c->bypassed = 1;
+            sbxi_command_again(c, now);
+        }
         return SBX_OK;
+    }
     left = sbxi_command_kill_left(c);
     sbxi_command_goodbye(c, 1000);
     return sbxi_fail_killed(c, left ? ", but the service did not tell its end within 2 s"
                                     : ", but the service could not be told so within 2 s: it may "
                                       "still be running");
-}
-
-/* Attaches again, because the caller wants so. */
-static void sbxi_command_again(sbx_command *c, int64_t now)
-{
-    sbxi_command_goodbye(c, 1000);
-    (void)sbxi_command_lose(c);
-    sbxi_error_clear(&c->op.error);
-    c->reconnect = c->failures = 0;
-    c->budget_end = sbxi_after(now, SBXI_BUDGET_MS);
-    c->wake = now;
-    c->state = SBXI_COMMAND_PAUSE;
 }
 
 static sbx_status sbxi_command_advance(sbx_command *c, int64_t now)
@@ -1225,8 +1252,11 @@ static int sbxi_command_wants(sbx_op *op, sbx_item *items, int cap, int64_t *wak
             (c->pty || !sbxi_input_stuck(&c->input)))
             at = since + SBXI_SILENCE_MS;
     }
-    if (sbxi_flag_get(&c->killed) && c->kill_end < at)
-        at = c->kill_end;
+    if (sbxi_flag_get(&c->killed)) {
+        int64_t bypass = sbxi_command_bypass_time(c);
+        at = c->kill_end < at ? c->kill_end : at;
+        at = bypass < at ? bypass : at;
+    }
     if (at < *wake)
         *wake = at;
     return n;

@@ -161,6 +161,18 @@ SBX_API int sbx_op_wants(sbx_op *op, sbx_item *items, int cap, int64_t *timeout_
     return n;
 }
 
+/* Steps all operations once. SBX_AGAIN, or what the first of those that are over says. */
+static sbx_status sbxi_step_all(sbx_op *const *ops, int n, sbx_error *err)
+{
+    sbx_status first = SBX_AGAIN;
+    int i;
+    for (i = 0; i < n; i++) {
+        sbx_status st = sbx_op_step(ops[i], first == SBX_AGAIN ? err : NULL);
+        first = first == SBX_AGAIN ? st : first;
+    }
+    return first;
+}
+
 /* Steps n operations until one is over or the time is up. items has room for what all want. */
 static sbx_status sbxi_wait_loop(sbx_op *const *ops, int n, sbx_item *items, int64_t timeout_ms,
                                  sbx_error *err)
@@ -170,12 +182,9 @@ static sbx_status sbxi_wait_loop(sbx_op *const *ops, int n, sbx_item *items, int
     for (;;) {
         int64_t sleep_ms, least;
         int i, count = 0;
-        sbx_status st;
-        for (i = 0; i < n; i++) {
-            st = sbx_op_step(ops[i], err);
-            if (st != SBX_AGAIN)
-                return st;
-        }
+        sbx_status st = sbxi_step_all(ops, n, err);
+        if (st != SBX_AGAIN)
+            return st;
         least = end == SBXI_FOREVER ? SBX_NONE : end - sbxi_now(client);
         if (end != SBXI_FOREVER && least <= 0)
             return SBX_AGAIN;

@@ -479,6 +479,103 @@ static void input_in_doubt_does_not_keep_the_kill_from_being_sent(void **state)
     scene_end(&s);
 }
 
+static void make_deaf(world *w, void *user)
+{
+    (void)w;
+    ((peer *)user)->deaf = 1;
+}
+
+/* The service reads nothing more, since the command does not read its input: the kill that waits
+   behind it there goes by a connection of its own. */
+static void input_that_waits_does_not_hold_up_the_kill(void **state)
+{
+    int whole;
+    (void)state;
+    for (whole = 0; whole < 2; whole++) {
+        sbx_run_options options = run_options();
+        scene s;
+        peer *p;
+        options.input = 1;
+        world_init(&s.w);
+        p = world_peer(&s.w);
+        peer_upgrade(p, WS);
+        peer_ws_expect(p, EXECUTE_INPUT);
+        peer_call(p, make_deaf, p);
+        peer_ws_text(p, STARTED);
+        peer_delay(p, 300);
+        peer_call(p, kill_now, &s);
+        p->optional = 1;
+        p = reattached_peer(&s.w, "0", "0");
+        peer_ws_expect(p, KILL);
+        peer_exits(p, EXIT("137"));
+        scene_start(&s, &options);
+        assert_status(&s.w, SBX_OK, sbx_command_input(s.command, "yes\n", 4, &s.err), &s.err);
+        assert_int_equal(next(&s, 0), SBX_AGAIN);
+        p = s.w.peers[0];
+        if (!whole) /* the kill cannot even leave */
+            p->stuck_after = p->taken + 100;
+        assert_status(&s.w, SBX_OK, sbx_command_result(s.command, &s.result, &s.err), &s.err);
+        assert_int_equal(s.result->exit_code, 137);
+        assert_int_equal(s.w.now - s.start, 800);
+        sbx_free(s.result);
+        p->in.len = 0;
+        scene_end(&s);
+    }
+}
+
+/* Reads, and has the peer take bytes again as soon as there is something to read. */
+static sbx_status (*plain_read)(sbx_stream *stream, void *buf, size_t cap, size_t *n);
+static sbx_status read_and_open_up(sbx_stream *stream, void *buf, size_t cap, size_t *n)
+{
+    sbx_status st = plain_read(stream, buf, cap, n);
+    if (st == SBX_OK)
+        ((world_stream *)stream)->p->stuck_after = -1;
+    return st;
+}
+
+/* Who has sent a close frame reads no further messages: neither a kill nor input counts as sent
+   that could leave only behind it. */
+static void what_is_left_behind_the_close_of_the_peer_was_not_sent(void **state)
+{
+    int input;
+    (void)state;
+    for (input = 0; input < 2; input++) {
+        sbx_run_options options = run_options();
+        sbx_stream_methods methods;
+        sbx_stream *stream;
+        scene s;
+        peer *p;
+        options.input = 1;
+        world_init(&s.w);
+        p = world_peer(&s.w);
+        peer_upgrade(p, WS);
+        peer_ws_expect(p, EXECUTE_INPUT);
+        peer_ws_text(p, STARTED);
+        peer_delay(p, 300);
+        peer_ws_close(p, 1001);
+        p->optional = 1;
+        p = reattached_peer(&s.w, "0", "0");
+        peer_ws_expect(p, input ? "{\"type\":\"input\",\"data\":\"yes\\n\"}" : KILL);
+        peer_exits(p, EXIT("137"));
+        scene_start(&s, &options);
+        assert_int_equal(next(&s, 100), SBX_AGAIN);
+        p = s.w.peers[0];
+        p->stuck_after = p->taken;
+        stream = s.command->exchange.connection->stream;
+        methods = *stream->methods;
+        plain_read = methods.read;
+        methods.read = read_and_open_up;
+        stream->methods = &methods;
+        if (input)
+            assert_status(&s.w, SBX_OK, sbx_command_input(s.command, "yes\n", 4, &s.err), &s.err);
+        else
+            sbx_command_kill(s.command);
+        ends_well(&s, 137, "");
+        p->in.len = 0;
+        scene_end(&s);
+    }
+}
+
 /* ---- letting go ---- */
 
 static void a_kill_that_was_not_sent_yet_is_sent_by_free(void **state)
@@ -703,6 +800,8 @@ int main(void)
         cmocka_unit_test(lost_before_started_the_kill_follows_the_next_execute),
         cmocka_unit_test(a_handle_that_attached_kills_from_its_first_step_on),
         cmocka_unit_test(input_in_doubt_does_not_keep_the_kill_from_being_sent),
+        cmocka_unit_test(input_that_waits_does_not_hold_up_the_kill),
+        cmocka_unit_test(what_is_left_behind_the_close_of_the_peer_was_not_sent),
         cmocka_unit_test(a_kill_that_was_not_sent_yet_is_sent_by_free),
         cmocka_unit_test(a_kill_that_was_sent_is_not_repeated_by_free),
         cmocka_unit_test(free_kills_without_a_connection_too),
