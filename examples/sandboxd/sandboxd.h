@@ -779,7 +779,8 @@ struct sd_control {
     size_t box_count; /* those in pools, too */
     uv_signal_t signals[4];
     int stopping;
-    size_t leaving; /* what is not in a list any more, but not quite gone */
+    uint64_t stopped_at; /* when that began */
+    size_t leaving;      /* what is not in a list any more, but not quite gone */
 };
 
 static inline sd_control *sd_conn_control(const sd_conn *conn)

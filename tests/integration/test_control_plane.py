@@ -982,6 +982,19 @@ class Durability(WithOwnServers):
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertIn("templates: Not a directory", done.stderr)
 
+    def test_a_data_directory_whose_path_is_too_long_is_an_error_at_the_start(self):
+        self.data.mkdir()
+        where = os.getcwd()
+        self.addCleanup(os.chdir, where)
+        os.chdir(self.data)
+        for _ in range(25):
+            os.mkdir("d" * 200)
+            os.chdir("d" * 200)
+        done = subprocess.run([SANDBOXD, "--no-isolation", "--data", "deep"], timeout=20,
+                              capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertRegex(done.stderr, "cannot use deep: ")
+
     def test_files_are_flushed_before_the_answer(self):
         if not shutil.which("strace") or SANITIZED:
             self.skipTest("needs strace, and a build that can be traced")
@@ -1035,6 +1048,19 @@ class Everywhere(WithOwnServers):
                 os.kill(pid, signal.SIGSTOP)  # so that they do not end by themselves
             self.assertEqual(server.stop(), 0)
             self.assertEqual(alive(processes), [])
+
+    def test_a_second_signal_ends_by_force_unless_it_comes_at_once(self):
+        for pause, status in (0.05, 0), (0.6, 1):
+            with self.start() as server:
+                agent = server.create().agent()
+                os.kill(agent, signal.SIGSTOP)  # so that the end takes 2 seconds
+                server.process.send_signal(signal.SIGTERM)
+                time.sleep(pause)
+                server.process.send_signal(signal.SIGTERM)
+                self.assertEqual(server.process.wait(20), status)
+                self.assertEqual("ended by force" in server.said(), status == 1)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(agent, signal.SIGCONT)
 
     def test_an_end_amid_everything_leaves_no_process(self):
         for i in range(8):
