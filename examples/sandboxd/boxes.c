@@ -330,11 +330,6 @@ static char *start(sd_box *box)
         return sd_text("there is no image '%s': sandboxd was started without --image %s=DIR",
                        template->image, template->image);
     }
-    if (template && template->mount_count > 0 && box->control->isolation.none) {
-        box->error_type = "SandboxConfig";
-        return sd_text("the template '%s' mounts volumes, and without isolation there are none",
-                       template->named.name);
-    }
     box->error_status = 503;
     box->error_type = "Unschedulable";
     if (mkdir(box->directory, 0700) < 0)
@@ -355,6 +350,10 @@ static char *start(sd_box *box)
     box->running = problem == NULL;
     if (problem)
         leave_volumes(box);
+    if (sandbox->refused) {
+        box->error_status = 422;
+        box->error_type = "SandboxConfig";
+    }
     return problem;
 }
 

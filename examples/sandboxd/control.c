@@ -38,52 +38,52 @@ static const char *const prefixes[] = {"/v2/sandboxes", "/api/v2/sandboxes", NUL
 
 /* ---- the directory with all state ---- */
 
-/* Makes it, or takes one that is there and that no other sandboxd uses. The descriptor of its lock,
-   or -1 when stderr has been told why. */
-static int take_data(sd_control *control, int *temporary)
+/* Makes the directory, NULL: a temporary one, unless it is there. Its path without links, to be
+   freed, or NULL when stderr has been told why. */
+static char *make_data(const char *wanted)
+{
+    const char *parent = getenv("TMPDIR");
+    char *path = wanted ? sd_copy(wanted, strlen(wanted))
+                        : sd_text("%s/sandboxd-XXXXXX", parent && *parent ? parent : "/tmp");
+    char *real = NULL;
+    if ((wanted ? sd_make_directories(path, 0700) : mkdtemp(path) ? 0 : -1) < 0)
+        sd_log("cannot make %s: %s", path, strerror(errno));
+    else if ((real = realpath(path, NULL)) == NULL)
+        sd_log("cannot use %s: %s", path, strerror(errno));
+    free(path);
+    return real;
+}
+
+/* The descriptor of the directory's lock, or -1 when stderr has been told why. */
+static int lock_data(const char *data)
 {
     const struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    const char *parent = getenv("TMPDIR");
-    char *path, *real, *lock_path, *sandboxes;
-    int lock;
-    *temporary = control->data == NULL;
-    if (*temporary) {
-        path = sd_text("%s/sandboxd-XXXXXX", parent && *parent ? parent : "/tmp");
-        if (!mkdtemp(path)) {
-            sd_log("cannot make %s: %s", path, strerror(errno));
-            free(path);
-            return -1;
-        }
-    } else {
-        path = sd_copy(control->data, strlen(control->data));
-        if (sd_make_directories(path, 0700) < 0) {
-            sd_log("cannot make %s: %s", path, strerror(errno));
-            free(path);
-            return -1;
-        }
-    }
-    real = realpath(path, NULL);
+    char *path = sd_text("%s/lock", data);
+    int lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     free(path);
-    control->data = real ? real : "";
-    lock_path = sd_text("%s/lock", control->data);
-    lock = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    free(lock_path);
     /* Unlike a lock by flock, a child that had not quite started when we were killed does not hold
        it. */
-    if (lock < 0 || fcntl(lock, F_SETLK, &whole) < 0) {
-        if (lock >= 0 && (errno == EAGAIN || errno == EACCES))
-            sd_log("%s is in use by another sandboxd", control->data);
-        else
-            sd_log("cannot lock %s: %s", control->data, strerror(errno));
-        if (lock >= 0)
-            close(lock);
-        return -1;
-    }
+    if (lock >= 0 && fcntl(lock, F_SETLK, &whole) == 0)
+        return lock;
+    if (lock >= 0 && (errno == EAGAIN || errno == EACCES))
+        sd_log("%s is in use by another sandboxd", data);
+    else
+        sd_log("cannot lock %s: %s", data, strerror(errno));
+    if (lock >= 0)
+        close(lock);
+    return -1;
+}
+
+/* Takes the directory, which no other sandboxd may use. The descriptor of its lock, or -1 when
+   stderr has been told why. */
+static int take_data(const char *data)
+{
+    char *sandboxes = sd_text("%s/sandboxes", data);
+    int lock = lock_data(data);
     /* Left behind by one that was killed. */
-    sandboxes = sd_text("%s/sandboxes", control->data);
-    (void)sd_remove_tree(sandboxes);
-    if (mkdir(sandboxes, 0700) < 0) {
-        sd_log("cannot make %s: %s", sandboxes, strerror(errno));
+    if (lock >= 0 &&
+        ((sd_remove_tree(sandboxes) < 0 && errno != ENOENT) || mkdir(sandboxes, 0700) < 0)) {
+        sd_log("cannot make %s anew: %s", sandboxes, strerror(errno));
         close(lock);
         lock = -1;
     }
@@ -169,6 +169,10 @@ void sd_control_remove(sd_control *control, char *path)
 
 /* ---- signals ---- */
 
+/* A second signal that comes sooner is meant as the first: some parents send it to the process, and
+   then to its group. */
+enum { SAME_SIGNAL_MS = 500 };
+
 static void on_child(uv_signal_t *handle, int number)
 {
     (void)handle;
@@ -180,11 +184,14 @@ static void on_stop(uv_signal_t *handle, int number)
 {
     sd_control *control = (sd_control *)handle->data;
     (void)number;
+    if (control->stopping && uv_now(control->loop) - control->stopped_at < SAME_SIGNAL_MS)
+        return;
     if (control->stopping) {
         sd_log("ended by force: what is in %s is left behind", control->data);
         _exit(1); /* the kernel kills the sandboxes */
     }
     control->stopping = 1;
+    control->stopped_at = uv_now(control->loop);
     sd_pools_stop(control);
     sd_boxes_delete(&control->lists[SD_BOXES]);
     sd_server_close(&control->server);
@@ -242,14 +249,20 @@ static int serve(sd_control *control)
 
 int sd_control_run(sd_control *control)
 {
+    const int temporary = control->data == NULL;
     uv_loop_t loop;
-    int temporary, status = 1, lock, i;
+    char *data;
+    int status = 1, lock, i;
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a file that cannot grow is an error of the write */
     umask(022);
-    lock = take_data(control, &temporary);
-    if (lock < 0)
+    data = make_data(control->data);
+    lock = data ? take_data(data) : -1;
+    if (lock < 0) {
+        free(data);
         return 1;
+    }
+    control->data = data;
     uv_loop_init(&loop);
     control->loop = &loop;
     if (sd_isolation_find(&control->isolation, control->data) == 0 &&
@@ -263,5 +276,7 @@ int sd_control_run(sd_control *control)
     for (i = SD_LISTS; i-- > 0;)
         sd_list_free(&control->lists[i]);
     close(lock);
+    control->data = NULL;
+    free(data);
     return status;
 }

@@ -21,6 +21,7 @@ typedef struct work {
     const char *root, *image, *seen;
     uid_t owner;
     sd_words *bwrap;
+    int refused; /* a mount point cannot be where it shall be, however often that is tried */
 } work;
 
 void sd_words_add(sd_words *words, char *word)
@@ -251,6 +252,7 @@ int sd_root_make(const char *root, const char *image, const char *seen, uid_t ow
     w.seen = seen;
     w.owner = owner;
     w.bwrap = bwrap;
+    w.refused = 0;
     if (mkdir(root, 0755) < 0 || chmod(root, 0755) < 0 || own(&w, root) < 0 || make_own(&w) < 0)
         return -1;
     return image ? mount_image_directory(&w, "") : mount_host(&w);
@@ -268,42 +270,13 @@ static int is_mounted(const sd_words *bwrap, const char *path)
     return 0;
 }
 
-static int is_or_lies_in(const char *path, const char *directory)
-{
-    size_t len = strlen(directory);
-    return strncmp(path, directory, len) == 0 && (path[len] == 0 || path[len] == '/');
-}
-
-/* What is wrong with the path as such, or NULL. */
-static const char *check_path(const char *path)
-{
-    static const char *const kept[] = {"/proc", "/dev", "/.sandboxd"};
-    const char *at = path;
-    size_t i;
-    if (*path != '/')
-        return "it is not absolute";
-    if (strlen(path) > SD_MAX_MOUNT_PATH)
-        return "it is too long";
-    while (*at) {
-        size_t len = strcspn(++at, "/");
-        if (len == 0)
-            return path[1] ? "a part of it is empty" : "that is the root directory";
-        if ((len == 1 && at[0] == '.') || (len == 2 && at[0] == '.' && at[1] == '.'))
-            return "a part of it is . or ..";
-        at += len;
-    }
-    for (i = 0; i < SD_COUNT(kept); i++)
-        if (is_or_lies_in(path, kept[i]))
-            return "the sandbox needs that place itself";
-    return NULL;
-}
-
 /* Makes one part of the way to a mount point, if it is not there. below is where to look: the
    sandbox's root, or, from where something is mounted on, what that is. NULL or the problem. */
-static char *step(const work *w, const char *part, const char **below)
+static char *step(work *w, const char *part, const char **below)
 {
     struct stat st;
     char *path, *problem = NULL;
+    int error;
     if (*below == w->root && is_mounted(w->bwrap, part)) {
         path = sd_text("%s%s", w->image ? w->image : "", part);
         if (lstat(path, &st) == 0) /* else there is nothing to be mounted */
@@ -311,22 +284,24 @@ static char *step(const work *w, const char *part, const char **below)
         free(path);
     }
     path = sd_text("%s%s", *below, part);
-    if (lstat(path, &st) < 0) {
-        if (errno == ENOENT && *below != w->root)
-            problem =
-                sd_text("%s does not exist and cannot be made, what is there is read-only", part);
-        else if (errno != ENOENT || make_directory(w, part + 1, 0755) < 0)
-            problem = sd_text("%s: %s", part, strerror(errno));
-    } else if (S_ISLNK(st.st_mode)) {
-        problem = sd_text("%s is a symbolic link", part);
-    } else if (!S_ISDIR(st.st_mode)) {
-        problem = sd_text("%s is no directory", part);
-    }
+    error = lstat(path, &st) < 0 ? errno : 0;
     free(path);
+    if (error == ENOENT && *below == w->root)
+        return make_directory(w, part + 1, 0755) < 0 ? sd_text("%s: %s", part, strerror(errno))
+                                                     : NULL;
+    if (error == ENOENT)
+        problem = sd_text("%s does not exist and cannot be made, what is there is read-only", part);
+    else if (error)
+        return sd_text("%s: %s", part, strerror(error));
+    else if (S_ISLNK(st.st_mode))
+        problem = sd_text("%s is a symbolic link", part);
+    else if (!S_ISDIR(st.st_mode))
+        problem = sd_text("%s is no directory", part);
+    w->refused = problem != NULL;
     return problem;
 }
 
-static char *make_mount_point(const work *w, const char *path)
+static char *make_mount_point(work *w, const char *path)
 {
     char *part = sd_copy(path, strlen(path)), *end = part, *problem = NULL;
     const char *below = w->root;
@@ -343,29 +318,22 @@ static char *make_mount_point(const work *w, const char *path)
 }
 
 char *sd_root_mount(const char *root, const char *image, uid_t owner, const sd_mount *mounts,
-                    size_t count, char *const *seen, sd_words *bwrap)
+                    size_t count, char *const *seen, sd_words *bwrap, int *refused)
 {
-    const work w = {root, image, NULL, owner, bwrap};
-    size_t i, other;
-    for (i = 0; i < count; i++) {
-        const char *path = mounts[i].path, *wrong = check_path(path);
-        char *why = wrong ? sd_text("%s", wrong) : NULL, *problem;
-        /* What is in a volume is not ours to trust, nor to make mount points in. */
-        for (other = 0; other < count && !why; other++)
-            if (other != i && is_or_lies_in(path, mounts[other].path))
-                why = sd_text("it is in another mount, %s", mounts[other].path);
-        if (!why)
-            why = make_mount_point(&w, path);
+    work w = {root, image, NULL, owner, bwrap, 0};
+    char *why = NULL, *problem = NULL;
+    size_t i;
+    for (i = 0; i < count && !why; i++) {
+        why = make_mount_point(&w, mounts[i].path);
         if (!why && own(&w, mounts[i].directory) < 0)
             why = sd_text("%s: %s", mounts[i].directory, strerror(errno));
-        if (why) {
-            problem = sd_text("nothing can be mounted at %s: %s", path, why);
-            free(why);
-            return problem;
-        }
+        if (why)
+            problem = sd_text("nothing can be mounted at %s: %s", mounts[i].path, why);
         sd_words_add(bwrap, sd_text("--bind"));
         sd_words_add(bwrap, sd_text("%s", seen ? seen[i] : mounts[i].directory));
-        sd_words_add(bwrap, sd_text("%s", path));
+        sd_words_add(bwrap, sd_text("%s", mounts[i].path));
     }
-    return NULL;
+    *refused = w.refused;
+    free(why);
+    return problem;
 }

@@ -189,13 +189,15 @@ static void plan_stage(plan *p)
 }
 
 /* Without isolation: no more than a directory to work in. NULL or the problem. */
-static char *prepare_plain(const sd_sandbox *s, const char *argument, plan *p, sd_words *words)
+static char *prepare_plain(sd_sandbox *s, const char *argument, plan *p, sd_words *words)
 {
     sd_words ignored = {NULL, 0};
     char *problem = NULL;
-    if (s->mount_count > 0)
+    if (s->mount_count > 0) {
+        s->refused = 1;
         return sd_text("nothing can be mounted at %s: sandboxd runs with --no-isolation",
                        s->mounts[0].path);
+    }
     if (sd_root_make(p->root, NULL, NULL, (uid_t)-1, &ignored) < 0)
         problem = sd_text("its directory could not be made: %s", strerror(errno));
     sd_words_free(&ignored);
@@ -206,7 +208,7 @@ static char *prepare_plain(const sd_sandbox *s, const char *argument, plan *p, s
 
 /* Makes the root directory and the command line that runs this program with the argument in it.
    NULL or the problem, to be freed. */
-static char *prepare(const sd_sandbox *s, const char *argument, plan *p, sd_words *words)
+static char *prepare(sd_sandbox *s, const char *argument, plan *p, sd_words *words)
 {
     static const char *const namespaces[] = {
         "--unshare-user",       "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
@@ -239,7 +241,7 @@ static char *prepare(const sd_sandbox *s, const char *argument, plan *p, sd_word
         problem = sd_text("its directory could not be made: %s", strerror(errno));
     if (!problem)
         problem = sd_root_mount(p->root, s->image, owner, s->mounts, s->mount_count,
-                                p->staged_mounts, words);
+                                p->staged_mounts, words, &s->refused);
     add_all(words, mounts, SD_COUNT(mounts));
     sd_words_add(words, sd_text("--ro-bind"));
     sd_words_add(words, sd_text("%s", p->staged_self ? p->staged_self : isolation->self));
@@ -475,8 +477,8 @@ static void on_stop_timer(uv_timer_t *timer)
     sd_sandbox *s = (sd_sandbox *)timer->data;
     /* The group is bubblewrap and what it has become so far; the agent leaves the group, but ends when
        bubblewrap does. */
-    if (s->pid > 0)
-        kill(-s->pid, SIGKILL);
+    if (s->pid > 0 && kill(-s->pid, SIGKILL) < 0)
+        kill(s->pid, SIGKILL); /* it has not come to lead its group yet */
 }
 
 void sd_sandbox_stop(sd_sandbox *s)
@@ -583,8 +585,10 @@ char *sd_sandbox_start(sd_sandbox *s)
     if (!problem) {
         watch(s, errors[0], channel[0]);
         errors[0] = channel[0] = -1;
-    } else if (grouped) {
-        (void)sd_groups_remove(groups, name_of(s));
+    } else {
+        s->port = 0;
+        if (grouped)
+            (void)sd_groups_remove(groups, name_of(s));
     }
     sd_groups_close(members);
     for (i = 0; i < 2; i++) {

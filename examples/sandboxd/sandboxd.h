@@ -73,8 +73,7 @@
 #define SD_MAX_REPLICAS 100 /* of a pool */
 #define SD_MAX_MOUNTS 32    /* of a template */
 #define SD_MAX_VOLUME_SIZE 1e15
-#define SD_MAX_NAME 1024       /* bytes of a name */
-#define SD_MAX_MOUNT_PATH 2048 /* bytes */
+#define SD_MAX_NAME 1024 /* bytes of a name */
 #define SD_MAX_COMMAND_ID 128
 #define SD_RING_SIZE (1u << 20) /* of output, for each stream of a command */
 #define SD_CHUNK 65536u         /* bytes of output in one message, and of one read */
@@ -591,9 +590,11 @@ typedef struct sd_words {
 void sd_words_add(sd_words *words, char *word); /* word is owned by words then */
 void sd_words_free(sd_words *words);
 
-/* A directory of ours that a sandbox has at a path of its own. */
+/* A directory of ours that a sandbox has at a path of its own. Both are absolute, and path has no
+   part that is empty, "." or "..", is no place that sd_root_make or bubblewrap needs, and lies in
+   none of the other mounts: nothing here checks that. */
 typedef struct sd_mount {
-    char *directory, *path; /* both absolute */
+    char *directory, *path;
 } sd_mount;
 
 /* Makes what a sandbox has of its own below root, and adds to bwrap the options that mount the
@@ -604,9 +605,10 @@ int sd_root_make(const char *root, const char *image, const char *seen, uid_t ow
                  sd_words *bwrap);
 /* Behind sd_root_make: makes the mount points and adds to bwrap the options that mount the
    directories, which then belong to owner. seen are the names by which bubblewrap will find them,
-   NULL: their own. NULL, or why a path can be no mount point, to be freed. */
+   NULL: their own. NULL, or the problem, to be freed; *refused is 1 when that is a path that can be
+   no mount point in this image. */
 char *sd_root_mount(const char *root, const char *image, uid_t owner, const sd_mount *mounts,
-                    size_t count, char *const *seen, sd_words *bwrap);
+                    size_t count, char *const *seen, sd_words *bwrap, int *refused);
 
 /* ---- sandbox.c ---- */
 
@@ -636,6 +638,7 @@ struct sd_sandbox {
     double cpus;   /* how many processors it may use; 0: all */
     double memory; /* how many bytes; 0: any */
     int port;      /* of its data plane, once it was started */
+    int refused;   /* 1: it was not started because it can never be as it was asked for */
     void *user;
     void (*on_ready)(sd_sandbox *sandbox);
     void (*on_exit)(sd_sandbox *sandbox); /* no process is left; the structure may be freed */
@@ -776,7 +779,8 @@ struct sd_control {
     size_t box_count; /* those in pools, too */
     uv_signal_t signals[4];
     int stopping;
-    size_t leaving; /* what is not in a list any more, but not quite gone */
+    uint64_t stopped_at; /* when that began */
+    size_t leaving;      /* what is not in a list any more, but not quite gone */
 };
 
 static inline sd_control *sd_conn_control(const sd_conn *conn)

@@ -476,11 +476,24 @@ void sd_reply_end(sd_conn *c)
         exchange_over(c);
 }
 
-/* The answer is out. */
+/* Goes on with what came behind the last request. */
+static void resume(uv_timer_t *timer)
+{
+    sd_conn *c = (sd_conn *)timer->data;
+    char *saved = c->saved;
+    c->saved = NULL;
+    set_timer(c, IDLE_MS);
+    feed(c, saved, c->saved_len);
+    free(saved);
+    if (!c->saved)
+        sd_pause(c, 0);
+}
+
+/* The answer is out. The next request waits for a turn of the loop of its own: whoever gave this
+   answer may be about to change what that one is about. */
 static void exchange_over(sd_conn *c)
 {
     int more = !c->close_after && c->body_done && !c->eof;
-    char *saved = c->saved;
     if (c->closing)
         return;
     if (c->release)
@@ -492,13 +505,9 @@ static void exchange_over(sd_conn *c)
     }
     c->state = STATE_HEAD;
     set_timer(c, IDLE_MS);
-    if (c->feeding)
-        return;
-    c->saved = NULL;
-    if (saved)
-        feed(c, saved, c->saved_len);
-    free(saved);
-    if (!c->saved)
+    if (c->saved)
+        uv_timer_start(&c->timer, resume, 0, 0);
+    else if (!c->feeding)
         sd_pause(c, 0);
 }
 

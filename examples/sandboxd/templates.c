@@ -104,6 +104,8 @@ static const char *normalize(const char *path, char *out)
     for (i = 0; i < SD_COUNT(taken); i++)
         if (is_within(out, taken[i]))
             return "must not be a directory of the system";
+    if (strcmp(out, "/home") == 0)
+        return "must not hide the home directory, /home/user";
     return NULL;
 }
 

@@ -170,7 +170,7 @@ class Volumes(WithServer):
                 ([("m1", f"/{i}") for i in range(33)], ),
                 *(([("m1", path)], 0, "mount_path") for path in (
                     "", "data", "./data", "/", "//", "/a/../b", "/a/./b", "/..", "/proc",
-                    "/proc/x", "/dev/shm/x", "/sys", "/usr/local/x", "//usr//local", "/bin/",
+                    "/proc/x", "/dev/shm/x", "/sys", "/home", "/home/", "/usr/local/x", "//usr//local", "/bin/",
                     "/sbin/x", "/lib/x", "/lib64", "/etc/x", "/.sandboxd", "/a\u0007",
                     "/" + "x" * 256, "/" + "x/" * 600))):
             if isinstance(mounts, list):
@@ -276,18 +276,38 @@ class Mounts(WithOwnServers):
             ends.join()
             self.assertEqual(server.call("DELETE", "/volumes/v").status, 204)
 
+    def test_a_mount_that_the_image_has_no_place_for_is_refused_for_good(self):
+        with tempfile.TemporaryDirectory() as name:
+            image = Path(name)
+            (image / "opt" / "there").mkdir(parents=True)
+            (image / "opt" / "file").write_text("")
+            (image / "link").symlink_to("/opt")
+            with self.start("--image", f"i={image}", "--limits", "none") as server:
+                self.post(server, "/volumes", name="v", size="1Gi")
+                for i, (path, why) in enumerate((
+                        ("/opt/missing", "read-only"), ("/opt/file", "is no directory"),
+                        ("/opt/file/x", "is no directory"), ("/link/x", "/link is a symbolic link"),
+                        ("/var/run/x", "/var/run is a symbolic link"))):
+                    self.template(server, f"t{i}", ("v", path))
+                    self.expect_error(server.call("POST", "/boxes", {"template_name": f"t{i}"}),
+                                      422, "SandboxConfig", f"mounted at {path}: .*{why}")
+                    server.call("DELETE", f"/templates/t{i}")
+                self.assertEqual(server.call("GET", "/boxes").json["sandboxes"], [])
+                self.assertEqual(server.call("DELETE", "/volumes/v").status, 204)
+                self.assertTrue(wait_until(lambda: not os.listdir(self.data / "sandboxes")))
+
     def test_without_isolation_volumes_cannot_be_mounted(self):
         with self.start("--no-isolation") as server:
             self.post(server, "/volumes", name="v", size="1Gi")
             self.template(server, "t", ("v", "/data"))
             reply = server.call("POST", "/boxes", {"template_name": "t", "wait_for_ready": True})
-            self.expect_error(reply, 422, "SandboxConfig", "mounts volumes.*isolation")
+            self.expect_error(reply, 422, "SandboxConfig", "mounted at /data:.*isolation")
             self.assertEqual(server.call("GET", "/boxes").json["sandboxes"], [])
             later = self.post(server, "/boxes", template_name="t", wait_for_ready=False)
             self.assertEqual(later["status"], "provisioning")
             failed = server.call("GET", f"/boxes/{later['name']}/status").json
             self.assertEqual(failed["status"], "failed")
-            self.assertIn("mounts volumes", failed["status_message"])
+            self.assertIn("mounted at /data", failed["status_message"])
             server.call("DELETE", f"/boxes/{later['name']}")
             self.assertEqual(server.call("DELETE", "/templates/t").status, 204)
             self.assertEqual(server.call("DELETE", "/volumes/v").status, 204)
@@ -962,6 +982,19 @@ class Durability(WithOwnServers):
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertIn("templates: Not a directory", done.stderr)
 
+    def test_a_data_directory_whose_path_is_too_long_is_an_error_at_the_start(self):
+        self.data.mkdir()
+        where = os.getcwd()
+        self.addCleanup(os.chdir, where)
+        os.chdir(self.data)
+        for _ in range(25):
+            os.mkdir("d" * 200)
+            os.chdir("d" * 200)
+        done = subprocess.run([SANDBOXD, "--no-isolation", "--data", "deep"], timeout=20,
+                              capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertRegex(done.stderr, "cannot use deep: ")
+
     def test_files_are_flushed_before_the_answer(self):
         if not shutil.which("strace") or SANITIZED:
             self.skipTest("needs strace, and a build that can be traced")
@@ -1015,6 +1048,19 @@ class Everywhere(WithOwnServers):
                 os.kill(pid, signal.SIGSTOP)  # so that they do not end by themselves
             self.assertEqual(server.stop(), 0)
             self.assertEqual(alive(processes), [])
+
+    def test_a_second_signal_ends_by_force_unless_it_comes_at_once(self):
+        for pause, status in (0.05, 0), (0.6, 1):
+            with self.start() as server:
+                agent = server.create().agent()
+                os.kill(agent, signal.SIGSTOP)  # so that the end takes 2 seconds
+                server.process.send_signal(signal.SIGTERM)
+                time.sleep(pause)
+                server.process.send_signal(signal.SIGTERM)
+                self.assertEqual(server.process.wait(20), status)
+                self.assertEqual("ended by force" in server.said(), status == 1)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(agent, signal.SIGCONT)
 
     def test_an_end_amid_everything_leaves_no_process(self):
         for i in range(8):

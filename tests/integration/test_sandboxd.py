@@ -585,6 +585,18 @@ class ControlPlane(WithServer):
         self.expect_error(reply, 408, "Timeout")
         self.assertEqual(self.server.call("GET", "/boxes/late").status, 404)
 
+    def test_a_deletion_behind_a_creation_that_fails_finds_nothing(self):
+        deletion = b"DELETE /v2/sandboxes/boxes/late HTTP/1.1\r\nHost: x\r\n\r\n"
+        body = b'{"name":"late","timeout":0}'
+        with wire.dial(self.server.url) as connection:
+            connection.sendall(b"POST /v2/sandboxes/boxes HTTP/1.1\r\nHost: x\r\nContent-Length: "
+                               b"%d\r\n\r\n%s%s" % (len(body), body, deletion))
+            replies = b""
+            while replies.count(b"}}") < 2 and (data := connection.recv(65536)):
+                replies += data
+        self.assertEqual(re.findall(rb"HTTP/1.1 (\d+)", replies), [b"408", b"404"])
+        self.assertEqual(self.server.call("GET", "/boxes/late").status, 404)
+
     def test_a_sandbox_is_checked(self):
         for document, *loc in (
                 ({"name": 1}, "name"), ({"name": "\u0001"}, "name"),
