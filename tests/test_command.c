@@ -2604,6 +2604,9 @@ static void two_hundred_commands_are_watched_at_once(void **state)
     assert_int_equal(w.dials, MANY);
     assert_int_equal(w.most_live, MANY);
     assert_between(w.slept, 600, 600);
+    end(&w, sandbox);
+}
+
 /* Whoever looks after the one that has something only, does not starve the others. */
 static void a_wait_steps_all_operations(void **state)
 {
