@@ -442,6 +442,17 @@ void sd_sandbox_reap(void)
     }
 }
 
+void sd_sandbox_reload_all(void)
+{
+    char word[] = "reload\n";
+    uv_buf_t buffer = uv_buf_init(word, sizeof(word) - 1);
+    sd_sandbox *s;
+    /* When the channel is full, there is such a word in it that was not read yet. */
+    for (s = sandboxes; s; s = s->next)
+        if (!s->stopping)
+            (void)uv_try_write((uv_stream_t *)&s->channel, &buffer, 1);
+}
+
 /* Tells the agent what it has to know. */
 static int instruct(const sd_sandbox *s, int channel)
 {
@@ -449,10 +460,11 @@ static int instruct(const sd_sandbox *s, int channel)
     size_t len;
     ssize_t n;
     sd_hex(key, s->key->hash, sizeof(s->key->hash));
-    text = sd_text("home %s%s/home/user\n%s%s%s%sstart\n", s->isolation->none ? s->directory : "",
-                   s->isolation->none ? "/root" : "", s->isolation->none ? "" : "isolated\n",
-                   s->key->required ? "key " : "", s->key->required ? key : "",
-                   s->key->required ? "\n" : "");
+    text =
+        sd_text("home %s%s/home/user\n%s%s%s%s%sstart\n", s->isolation->none ? s->directory : "",
+                s->isolation->none ? "/root" : "", s->isolation->none ? "" : "isolated\n",
+                s->key->required ? "key " : "", s->key->required ? key : "",
+                s->key->required ? "\n" : "", s->isolation->settings ? s->isolation->settings : "");
     len = strlen(text);
     n = write(channel, text, len);
     free(text);
