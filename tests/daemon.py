@@ -1,5 +1,6 @@
 """A sandboxd of one's own for tests, and a report of them in TAP."""
 
+import concurrent.futures
 import contextlib
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 from pathlib import Path
@@ -195,23 +197,23 @@ def memory(pid, name):
 
 
 class Report(unittest.TestResult):
-    """Says in TAP how each test went."""
+    """Says in TAP how each test went. Several may do so at once, with one tally."""
 
-    def __init__(self):
+    def __init__(self, tally, lock):
         super().__init__()
-        self.number = 0
-        self.counts = {"passed": 0, "failed": 0, "skipped": 0}
+        self.tally, self.lock = tally, lock
         self.problems = []
 
     def say(self, kind, test, text=""):
-        self.number += 1
-        self.counts[kind] += 1
         name = str(getattr(test, "_testMethodName", test)).removeprefix("test_").replace("_", " ")
-        print({"passed": f"ok {self.number} - {name}", "failed": f"not ok {self.number} - {name}",
-               "skipped": f"ok {self.number} # SKIP {name}"}[kind])
-        if text:
-            print(re.sub("^", "# ", text.rstrip("\n"), flags=re.M))
-        sys.stdout.flush()
+        with self.lock:
+            self.tally[kind] += 1
+            number = sum(self.tally.values())
+            print({"passed": f"ok {number} - {name}", "failed": f"not ok {number} - {name}",
+                   "skipped": f"ok {number} # SKIP {name}"}[kind])
+            if text:
+                print(re.sub("^", "# ", text.rstrip("\n"), flags=re.M))
+            sys.stdout.flush()
 
     def startTest(self, test):
         super().startTest(test)
@@ -237,16 +239,16 @@ class Report(unittest.TestResult):
             self.say("failed", test, "\n".join(self.problems))
 
 
-def main(name):
-    """Runs the tests of a module, or those that the command line names."""
+def main(name, jobs=1):
+    """Runs the tests of a module, or those that the command line names, so many classes at once."""
     module = sys.modules[name]
-    tests = unittest.defaultTestLoader.loadTestsFromModule(module)
-    if len(sys.argv) > 1:
-        tests = unittest.defaultTestLoader.loadTestsFromNames(sys.argv[1:], module)
-    report = Report()
-    print(f"1..{tests.countTestCases()}")
-    tests.run(report)
-    counts = report.counts
-    print(f"{counts['passed']} passed, {counts['failed']} failed"
-          + (f", {counts['skipped']} skipped" if counts["skipped"] else ""))
-    sys.exit(counts["failed"] > 0)
+    suites = [unittest.defaultTestLoader.loadTestsFromName(test, module) for test in sys.argv[1:]] \
+        or list(unittest.defaultTestLoader.loadTestsFromModule(module))
+    print(f"1..{sum(suite.countTestCases() for suite in suites)}")
+    tally, lock = {"passed": 0, "failed": 0, "skipped": 0}, threading.Lock()
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        for done in [pool.submit(suite, Report(tally, lock)) for suite in suites]:
+            done.result()
+    print(f"{tally['passed']} passed, {tally['failed']} failed"
+          + (f", {tally['skipped']} skipped" if tally["skipped"] else ""))
+    sys.exit(tally["failed"] > 0)

@@ -253,7 +253,7 @@ struct sd_conn {
     uint64_t sent; /* or waits to be */
     sbx_http1 http;
     int minor_version, state, close_after, responded, no_body, chunked, body_done, eof;
-    int feeding, closing, lost, handles, reading, authorized, head_begun;
+    int feeding, closing, lost, handles, reading, authorized, head_begun, cut_waits;
     char *body;
     size_t body_len, body_cap;
     sd_document *document;

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 enum { IDLE_MS = 75000, HEAD_MS = 15000, BODY_MS = 30000, SEND_MS = 60000, LINGER_MS = 5000 };
+enum { KEEPALIVE_S = 60 };
 enum { BURST = 1 << 20 }; /* sent in one turn of the loop, so that nobody keeps others waiting */
 
 enum { STATE_HEAD, STATE_BODY, STATE_BUSY, STATE_UPGRADED, STATE_LINGER };
@@ -132,6 +133,8 @@ static void on_timer(uv_timer_t *timer)
     if (in_request && !c->responded) {
         c->close_after = 1;
         sd_error(c, 408, "RequestTimeout", "the request did not arrive in time");
+    } else if (is_spent(c) && sd_unsent(c) > 0 && c->cut_waits++ < LINGER_MS) {
+        uv_timer_start(timer, on_timer, 1, 0); /* a reset would destroy what is on its way */
     } else {
         sd_drop(c);
     }
@@ -214,6 +217,7 @@ static void on_connection(uv_stream_t *listener, int status)
         return;
     }
     uv_tcp_nodelay(&c->tcp, 1);
+    uv_tcp_keepalive(&c->tcp, 1, KEEPALIVE_S); /* tells, too, when nothing is read */
     sd_pause(c, 0);
     set_timer(c, IDLE_MS);
 }
