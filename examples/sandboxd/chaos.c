@@ -77,8 +77,8 @@ static int take_refuse(sd_chaos *chaos, const char *value)
         return -1;
     chaos->refusal = (int)status;
     chaos->refused = chaos->refused_ms = 0;
-    if (take_time(value, &chaos->refused_ms) == 0)
-        return 0;
+    if (strchr(value, 's'))
+        return take_time(value, &chaos->refused_ms);
     return take_number(&value, most, &chaos->refused) < 0 || *value ? -1 : 0;
 }
 

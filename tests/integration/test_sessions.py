@@ -660,14 +660,16 @@ class Input(WithServer):
         ws.socket.settimeout(0.5)
         ws.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         payload = json.dumps({"type": "input", "data": data}).encode()
-        frame = b"\x81\xfe" + struct.pack(">H", len(payload)) + b"\0\0\0\0" + payload
+        size = struct.pack(">BH", 0xfe, len(payload)) if len(payload) > 125 else \
+            bytes([0x80 | len(payload)])
+        frame = b"\x81" + size + b"\0\0\0\0" + payload
         with self.assertRaises(TimeoutError):
             for _ in range(50 << 20):
                 ws.socket.sendall(frame)
 
     def test_input_without_end_has_to_wait(self):
         agent = self.box.agent()
-        for data in "x" * 60000, "x" * 200:
+        for data in "x" * 60000, "x" * 20:
             before = memory(agent, "VmRSS")
             with self.box.started("sleep 100.52") as (ws, _):
                 self.fill(ws, data)
@@ -797,10 +799,13 @@ class Rings(unittest.TestCase):
         self.assertEqual((size + len(joined(messages, "stdout")), code), (20000000, 1000))
 
     def test_a_client_of_a_quiet_command_may_rest(self):
-        with self.box.started("echo a; sleep 4; echo b", {"receive_buffer": 4096}) as (ws, _):
-            time.sleep(3.5)
+        # What its client does not take fits into the ring.
+        command = "head -c 20000000 /dev/zero | tr '\\0' x; sleep 4; echo"
+        with Server("--ring-bytes", "33554432", "--stall-seconds", "1") as server, \
+                server.create() as box, box.started(command, {"receive_buffer": 4096}) as (ws, _):
+            time.sleep(3)
             messages, code = ws.rest()
-        self.assertEqual((joined(messages, "stdout"), code), ("a\nb\n", 1000))
+        self.assertEqual((len(joined(messages, "stdout")), code), (20000001, 1000))
 
 
 class SmallestRing(unittest.TestCase):
@@ -985,11 +990,12 @@ class Reconnecting(WithServer):
     def test_every_connect_starts_the_idle_time_anew(self):
         with self.box.started("sleep 100.71", idle_timeout_seconds=1.5) as (_, started):
             pass
-        for _ in range(3):
+        for connected in 0, 0, 2:
             time.sleep(0.9)
             with self.box.socket() as ws:
                 ws.send(type="reconnect", command_id=started["command_id"])
                 self.assertEqual(ws.receive(), started)
+                time.sleep(connected)
         self.assertTrue(self.box.output("pgrep -f 'sleep [1]00.71'"))
         self.assertTrue(wait_until(lambda: not self.box.output("pgrep -f 'sleep [1]00.71'"), 5))
 
@@ -1127,6 +1133,7 @@ class Reload(WithServer):
         with self.box.socket() as ws:
             ws.send(type="reconnect", command_id=started["command_id"])
             self.assertEqual(ws.receive(), started)
+            self.assertTrue(self.box.output("pgrep -f 'sleep [1]00.84'"))
         self.assertTrue(wait_until(lambda: not self.box.output("pgrep -f 'sleep [1]00.84'"), 3))
 
     def test_a_command_that_ended_meanwhile_is_not_forgotten(self):
@@ -1199,7 +1206,7 @@ class Chaos(unittest.TestCase):
         self.addCleanup(server.__exit__)
         return server.create()
 
-    def sizes(self, box, count):
+    def sizes(self, box, count, pause=0):
         """How many bytes each connection sends until it is cut, and how it ends."""
         result = []
         for _ in range(count):
@@ -1210,6 +1217,7 @@ class Chaos(unittest.TestCase):
                     b"Connection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
                     b"Sec-WebSocket-Version: 13\r\n\r\n\x81" + bytes([0x80 | len(payload)]) +
                     b"\0\0\0\0" + payload)
+                time.sleep(pause)
                 data = wire.everything(connection)
             reset = data.endswith(b"(reset)")
             result.append((len(data) - 7 * reset, reset))
@@ -1224,6 +1232,7 @@ class Chaos(unittest.TestCase):
     def test_connections_are_reset_after_so_many_bytes(self):
         box = self.chaos("cut=100000")
         self.assertEqual(self.sizes(box, 3), [(100000, True)] * 3)
+        self.assertEqual(self.sizes(self.chaos("cut=300000"), 1, pause=0.5), [(300000, True)])
         codes = self.follow(box)
         self.assertEqual(set(codes), {"reset"})
         self.assertGreater(len(codes), 5)
