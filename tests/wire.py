@@ -119,6 +119,7 @@ class WebSocket:
         self.socket.connect((parts.hostname, parts.port))
         self.buffer = bytearray()
         self.start = 0
+        self.reason = b""  # that the server closed with, once rest has seen it
         fields = {"Host": parts.netloc, "Upgrade": "websocket", "Connection": "Upgrade",
                   "Sec-WebSocket-Key": self.key, "Sec-WebSocket-Version": "13",
                   "Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits",
@@ -214,6 +215,7 @@ class WebSocket:
             while True:
                 messages.append(self.receive())
         except Closed as closed:
+            self.reason = closed.reason
             return messages, closed.code
 
 

@@ -5,7 +5,6 @@
    need to join their control groups. */
 #include "sandboxd.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -46,8 +45,18 @@ static int take_key(sd_key *key, const char *hex)
     return 0;
 }
 
+/* A line of "name value". */
+static int take_setting(sd_agent *agent, char *line)
+{
+    char *value = strchr(line, ' ');
+    if (!value)
+        return -1;
+    *value++ = 0;
+    return sd_settings_take(&agent->settings, line, value) > 0 ? 0 : -1;
+}
+
 /* 1 at the end, 0 to go on, -1 when the line is wrong. */
-static int take_line(sd_agent *agent, const char *line)
+static int take_line(sd_agent *agent, char *line)
 {
     if (strcmp(line, "start") == 0)
         return 1;
@@ -58,7 +67,7 @@ static int take_line(sd_agent *agent, const char *line)
     else if (strcmp(line, "isolated") == 0)
         agent->isolated = 1;
     else if (!sd_limits_take(&agent->limits, line))
-        return -1;
+        return take_setting(agent, line);
     return 0;
 }
 
@@ -86,30 +95,6 @@ static int take_settings(sd_agent *agent)
 
 /* ---- the end ---- */
 
-/* Kills the children of this process. */
-static void kill_children(void)
-{
-    DIR *processes = opendir("/proc");
-    struct dirent *entry;
-    while (processes && (entry = readdir(processes)) != NULL) {
-        char path[300], line[512], *after;
-        FILE *file;
-        int parent = 0, pid = atoi(entry->d_name);
-        if (pid <= 0)
-            continue;
-        snprintf(path, sizeof(path), "/proc/%s/stat", entry->d_name);
-        file = fopen(path, "re");
-        /* "pid (name) state parent ..", and the name may hold anything */
-        if (file && fgets(line, sizeof(line), file) && (after = strrchr(line, ')')) != NULL &&
-            sscanf(after + 1, " %*c %d", &parent) == 1 && parent == getpid())
-            kill(pid, SIGKILL);
-        if (file)
-            fclose(file);
-    }
-    if (processes)
-        closedir(processes);
-}
-
 /* Ends all that this process has started. The orphans of those that it kills become its children,
    so after enough rounds there are none. Isolation makes this needless: there all end with process
    1. */
@@ -122,7 +107,7 @@ static void end_children(void)
             return;
         if (pid > 0)
             continue;
-        kill_children();
+        sd_kill_all(SD_CHILDREN, getpid());
         usleep(1000);
         rounds++;
     }
@@ -137,17 +122,28 @@ static void end_agent(const sd_agent *agent)
 
 static void on_channel_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
 {
-    static char ignored[64];
+    static char data[64];
     (void)handle;
     (void)suggested;
-    *buffer = uv_buf_init(ignored, sizeof(ignored));
+    *buffer = uv_buf_init(data, sizeof(data));
 }
 
+/* Each line is "reload": all clients have to go and come back. */
 static void on_channel(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
 {
-    (void)buffer;
+    sd_agent *agent = (sd_agent *)stream->data;
     if (n < 0)
-        end_agent((const sd_agent *)stream->data);
+        end_agent(agent);
+    if (n > 0 && memchr(buffer->base, '\n', (size_t)n)) {
+        agent->reloading = 1;
+        sd_ws_close_all(&agent->server, 1001, "the server reloads");
+        agent->reloading = 0;
+    }
+}
+
+static void add_faults(sd_server *server, sd_faults *faults)
+{
+    sd_chaos_faults(&((sd_agent *)server->user)->settings.chaos, faults);
 }
 
 static void on_child(uv_signal_t *handle, int number)
@@ -193,6 +189,7 @@ int sd_agent_main(void)
     int result;
 
     protect(&agent);
+    agent.settings = sd_default_settings;
     if (take_settings(&agent) < 0) {
         sd_log("the agent was not told what to do: sandboxd --agent is not for your use");
         return 1;
@@ -206,11 +203,13 @@ int sd_agent_main(void)
     }
     uv_loop_init(&loop);
     agent.loop = agent.server.loop = &loop;
+    agent.born = uv_now(&loop);
     agent.server.user = &agent;
     agent.server.prefixes = prefixes;
     agent.server.routes = routes;
     agent.server.route_count = SD_COUNT(routes);
     agent.server.key = &agent.key;
+    agent.server.faults = add_faults;
     uv_signal_init(&loop, &children);
     children.data = &agent;
     uv_signal_start(&children, on_child, SIGCHLD);

@@ -5,7 +5,12 @@
    client allows, so the command has to wait. Without one the rings keep the last output. A command
    is over when its shell has ended and what was in the pipes then has been read; children that it
    left behind, which still hold the pipes, get GRACE_MS. What those write later is read and thrown
-   away, because they would die of a closed pipe. */
+   away, because they would die of a closed pipe.
+
+   When clients were sent away to come back, a command acts for RELOAD_MS as if they were there.
+
+   With a pseudo-terminal there is one stream. Its other end is held open here until the shell has
+   ended, so that the terminal does not end before, whatever the shell does with its streams. */
 #include "sandboxd.h"
 
 #include <errno.h>
@@ -14,15 +19,18 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
-enum { GRACE_MS = 100 };
+enum { GRACE_MS = 100, RELOAD_MS = 5000 };
+enum { TERMINAL_BUFFER = 65536 }; /* at least what the kernel keeps of a terminal's output */
 
 struct sd_stream {
-    uv_pipe_t pipe;
+    uv_poll_t poll;
+    int fd;
     sd_command *command; /* NULL: nobody remembers it */
     int which, reading;
-    size_t owed;        /* bytes that were in the pipe when the shell ended */
+    size_t owed;        /* bytes that may have been in the pipe when the shell ended */
     char unfinished[4]; /* the beginning of a character */
     size_t unfinished_len;
 };
@@ -96,22 +104,18 @@ void sd_command_fields(const sd_json *json, sd_command_options *options, sd_prob
     options->cwd = sd_field_string(json, "cwd", problems);
     options->env = environment_of(json, "env", problems);
     read_run_config(json, options, problems);
-    options->id = sd_field_name(json, "command_id", 0, problems);
-    if (options->id && strlen(options->id) > SD_MAX_COMMAND_ID)
-        sd_problem_add(problems, "command_id", NULL, "is too long");
     options->timeout_ms = milliseconds(sd_field_number(json, timeout, 60, 0, most, problems));
     options->idle_ms =
         milliseconds(sd_field_number(json, "idle_timeout_seconds", 300, -1, most, problems));
     options->ttl_ms = milliseconds(sd_field_number(json, "ttl_seconds", 600, -1, most, problems));
     options->kill_on_disconnect = sd_field_boolean(json, "kill_on_disconnect", 0, problems);
-    options->close_stdin = sd_field_boolean(json, "close_stdin", 0, problems);
 }
 
 /* ---- forgetting ---- */
 
 static void free_stream(uv_handle_t *handle)
 {
-    free(SD_OWNER(handle, sd_stream, pipe));
+    free(SD_OWNER(handle, sd_stream, poll));
 }
 
 static void free_pipe(uv_handle_t *handle)
@@ -149,14 +153,17 @@ static void forget(sd_command *command)
             command->streams[i]->command = NULL;
     uv_close((uv_handle_t *)&command->limit, on_timer_closed);
     uv_close((uv_handle_t *)&command->idle, on_timer_closed);
+    uv_close((uv_handle_t *)&command->hold, on_timer_closed);
 }
 
 static size_t remembered(const sd_command *command)
 {
     size_t sum = 0;
     int i;
-    for (i = 0; i < 2; i++)
-        sum += command->rings[i].end < SD_RING_SIZE ? (size_t)command->rings[i].end : SD_RING_SIZE;
+    for (i = 0; i < 2; i++) {
+        const sd_ring *ring = &command->rings[i];
+        sum += ring->end < ring->size ? (size_t)ring->end : ring->size;
+    }
     return sum;
 }
 
@@ -167,7 +174,7 @@ static void make_room(sd_agent *agent)
         sd_command *command, *oldest = NULL;
         size_t sum = 0;
         for (command = agent->commands; command; command = command->next)
-            if (command->done && !command->readers) {
+            if (command->done && !command->readers && !command->expected) {
                 oldest = command;
                 sum += remembered(command);
             }
@@ -199,14 +206,6 @@ sd_command *sd_command_find(const sd_agent *agent, const char *id)
 static char raw[4 + SD_CHUNK];         /* what was read, behind an unfinished character */
 static char clean[3 * (4 + SD_CHUNK)]; /* the same as valid UTF-8 */
 
-static void on_stream_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
-{
-    sd_stream *stream = SD_OWNER(handle, sd_stream, pipe);
-    (void)suggested;
-    memcpy(raw, stream->unfinished, stream->unfinished_len);
-    *buffer = uv_buf_init(raw + stream->unfinished_len, SD_CHUNK);
-}
-
 static void tell_readers(sd_command *command)
 {
     sd_reader *reader, *next;
@@ -225,32 +224,86 @@ static void keep(sd_stream *stream, size_t len, int last)
     sd_ring_write(&stream->command->rings[stream->which], clean, n);
 }
 
-static void on_stream_read(uv_stream_t *pipe, ssize_t n, const uv_buf_t *buffer)
+static void end_stream(sd_stream *stream)
 {
-    sd_stream *stream = SD_OWNER(pipe, sd_stream, pipe);
+    if (stream->command)
+        stream->command->streams[stream->which] = NULL;
+    uv_close((uv_handle_t *)&stream->poll, free_stream);
+    close(stream->fd);
+}
+
+/* How much room the ring has when nothing from needed on may be overwritten. */
+static size_t room(const sd_ring *ring, uint64_t needed)
+{
+    return ring->size - (size_t)(ring->end - needed);
+}
+
+/* So much there must be to read on: a whole chunk in the worst case, but no more than half. */
+static size_t enough(const sd_ring *ring)
+{
+    return sizeof(clean) < ring->size / 2 ? sizeof(clean) : ring->size / 2;
+}
+
+/* The oldest byte of a stream that somebody still has to get. */
+static uint64_t needed(const sd_command *command, int which)
+{
+    const sd_reader *reader;
+    uint64_t offset = command->rings[which].end;
+    if (command->done)
+        return offset;
+    for (reader = command->readers; reader; reader = reader->next)
+        if (reader->at[which] < offset)
+            offset = reader->at[which];
+    if (command->expected && command->held[which] < offset)
+        offset = command->held[which];
+    return offset;
+}
+
+/* Reads once from a stream. 1: there may be more. */
+static int take(sd_stream *stream)
+{
     sd_command *command = stream->command;
     int listening = command && !command->done, which = stream->which;
-    (void)buffer;
-    if (n == 0)
-        return;
+    size_t max = SD_CHUNK, kept = stream->unfinished_len;
+    ssize_t n;
+    if (listening) { /* each byte may become three, those of an unfinished character too */
+        max = room(&command->rings[which], needed(command, which)) / 3 - 4;
+        max = max < SD_CHUNK ? max : SD_CHUNK;
+    }
+    memcpy(raw, stream->unfinished, kept);
+    n = read(stream->fd, raw + kept, max);
+    if (n < 0 && errno == EINTR)
+        return 1;
     if (n > 0) {
         stream->owed -= (size_t)n < stream->owed ? (size_t)n : stream->owed;
         if (listening)
-            keep(stream, stream->unfinished_len + (size_t)n, 0);
-    } else {
-        if (listening && stream->unfinished_len > 0) {
-            memcpy(raw, stream->unfinished, stream->unfinished_len);
-            keep(stream, stream->unfinished_len, 1);
-        }
-        if (command)
-            command->streams[stream->which] = NULL;
-        uv_close((uv_handle_t *)&stream->pipe, free_stream);
+            keep(stream, kept + (size_t)n, 0);
+    } else if (n < 0 && errno == EAGAIN) {
+        stream->owed = 0;
+    } else { /* a terminal ends with EIO */
+        if (listening && kept > 0)
+            keep(stream, kept, 1);
+        end_stream(stream);
     }
-    if (listening) {
-        tell_readers(command);
-        check_flow(command, which);
+    if (!listening)
+        return 0;
+    tell_readers(command);
+    check_flow(command, which);
+    return n > 0 && command->streams[which] && command->streams[which]->reading;
+}
+
+/* Reads from a stream. When only what was in it at the end of the shell is waited for, until that
+   has come, or nothing does. */
+static void on_readable(uv_poll_t *poll, int status, int events)
+{
+    sd_stream *stream = SD_OWNER(poll, sd_stream, poll);
+    sd_command *command = stream->command;
+    (void)status;
+    (void)events;
+    while (take(stream) && command->grace_over && stream->owed > 0)
+        continue;
+    if (command)
         check_done(command);
-    }
 }
 
 /* Reads the pipe only as far as no reader loses anything. */
@@ -258,22 +311,28 @@ static void check_flow(sd_command *command, int which)
 {
     sd_stream *stream = command->streams[which];
     const sd_ring *ring = &command->rings[which];
-    const sd_reader *reader;
-    uint64_t needed = ring->end;
     int go;
     if (!stream)
         return;
-    for (reader = command->readers; reader && !command->done; reader = reader->next)
-        if (reader->at[which] < needed)
-            needed = reader->at[which];
-    go = ring->end - needed + sizeof(clean) <= SD_RING_SIZE;
+    go = room(ring, needed(command, which)) >= enough(ring);
     if (go == stream->reading)
         return;
     stream->reading = go;
     if (go)
-        uv_read_start((uv_stream_t *)&stream->pipe, on_stream_alloc, on_stream_read);
+        uv_poll_start(&stream->poll, UV_READABLE, on_readable);
     else
-        uv_read_stop((uv_stream_t *)&stream->pipe);
+        uv_poll_stop(&stream->poll);
+}
+
+int sd_command_waits_for(const sd_reader *reader)
+{
+    const sd_command *command = reader->command;
+    int i;
+    for (i = 0; i < 2; i++)
+        if (command->streams[i] && !command->done &&
+            room(&command->rings[i], reader->at[i]) < enough(&command->rings[i]))
+            return 1;
+    return 0;
 }
 
 size_t sd_command_read(sd_reader *reader, int which, const char **text)
@@ -296,6 +355,23 @@ int sd_command_over(const sd_reader *reader)
 
 /* ---- the end ---- */
 
+static void on_idle(uv_timer_t *timer);
+
+/* What happens when a command has no client, and none is about to come back. */
+static void check_alone(sd_command *command)
+{
+    if (command->readers || command->expected)
+        return;
+    if (command->done) {
+        if (command->forgotten)
+            forget(command);
+    } else if (command->kill_on_disconnect) {
+        sd_command_kill(command);
+    } else if (command->idle_ms >= 0) {
+        uv_timer_start(&command->idle, on_idle, (uint64_t)command->idle_ms, 0);
+    }
+}
+
 static void on_idle(uv_timer_t *timer)
 {
     sd_command *command = (sd_command *)timer->data;
@@ -303,16 +379,35 @@ static void on_idle(uv_timer_t *timer)
         sd_command_kill(command);
     } else {
         command->forgotten = 1;
-        if (!command->readers)
-            forget(command);
+        check_alone(command);
     }
+}
+
+static void stop_holding(sd_command *command)
+{
+    int i;
+    command->expected = 0;
+    uv_timer_stop(&command->hold);
+    for (i = 0; i < 2; i++)
+        check_flow(command, i);
+}
+
+static void on_hold(uv_timer_t *timer)
+{
+    sd_command *command = (sd_command *)timer->data;
+    stop_holding(command);
+    check_alone(command);
 }
 
 static void on_limit(uv_timer_t *timer)
 {
     sd_command *command = (sd_command *)timer->data;
+    int i;
     if (command->exited) {
         command->grace_over = 1;
+        for (i = 0; i < 2; i++)
+            if (command->streams[i] && command->streams[i]->reading)
+                on_readable(&command->streams[i]->poll, 0, 0);
         check_done(command);
     } else {
         command->error_type = "CommandTimeout";
@@ -322,12 +417,22 @@ static void on_limit(uv_timer_t *timer)
     }
 }
 
+static void tell_room(sd_command *command)
+{
+    sd_reader *reader;
+    for (reader = command->readers; reader; reader = reader->next)
+        if (reader->on_room)
+            reader->on_room(reader);
+}
+
 static void close_input(sd_command *command)
 {
     if (command->input) {
         command->input->data = NULL;
         uv_close((uv_handle_t *)command->input, free_pipe);
         command->input = NULL;
+        command->input_waiting = 0;
+        tell_room(command);
     }
 }
 
@@ -366,20 +471,31 @@ void sd_command_reaped(sd_agent *agent, pid_t pid, int wait_status)
     command->exit_code =
         WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128 + WTERMSIG(wait_status);
     for (i = 0; i < 2; i++) {
-        uv_os_fd_t fd;
-        if (command->streams[i] && uv_fileno((uv_handle_t *)&command->streams[i]->pipe, &fd) == 0 &&
-            ioctl(fd, FIONREAD, &waiting) == 0 && waiting > 0)
-            command->streams[i]->owed = (size_t)waiting;
+        sd_stream *stream = command->streams[i];
+        if (stream && command->terminal >= 0)
+            stream->owed = TERMINAL_BUFFER;
+        else if (stream && ioctl(stream->fd, FIONREAD, &waiting) == 0 && waiting > 0)
+            stream->owed = (size_t)waiting;
     }
+    if (command->terminal >= 0)
+        close(command->terminal);
+    command->terminal = -1;
     uv_timer_start(&command->limit, on_limit, GRACE_MS, 0);
     check_done(command);
 }
 
+/* The process group does not have all: job control gives each job a group of its own, but no session
+   of its own. Who made one has asked to outlive this. A process may fork while the others are killed,
+   so that takes rounds. */
 void sd_command_kill(sd_command *command)
 {
-    /* It may not have come to lead its group yet. */
-    if (!command->exited && kill(-command->pid, SIGKILL) < 0)
-        kill(command->pid, SIGKILL);
+    int rounds = 0;
+    if (command->exited)
+        return;
+    if (kill(-command->pid, SIGKILL) < 0)
+        kill(command->pid, SIGKILL); /* it may not have come to lead its group yet */
+    while (sd_kill_all(SD_SESSION, command->pid) > 0 && ++rounds < 10)
+        continue;
 }
 
 /* ---- input ---- */
@@ -387,6 +503,7 @@ void sd_command_kill(sd_command *command)
 typedef struct input {
     uv_write_t request;
     sd_command *command;
+    size_t cost;
     char data[];
 } input;
 
@@ -395,22 +512,19 @@ static void on_input_written(uv_write_t *request, int status)
     input *in = SD_OWNER(request, input, request);
     /* The pipe's data is NULL once the command does not use it any more, and may be gone itself. */
     sd_command *command = request->handle->data ? in->command : NULL;
-    sd_reader *reader, *next;
-    free(in);
-    if (!command)
-        return;
-    if (status < 0 || (command->input_ending && sd_command_input_waiting(command) == 0))
-        close_input(command);
-    for (reader = command->readers; reader; reader = next) {
-        next = reader->next;
-        if (reader->on_room)
-            reader->on_room(reader);
+    if (command) {
+        command->input_waiting -= in->cost;
+        if (status < 0 || (command->input_ending && command->input_waiting == 0))
+            close_input(command);
+        else
+            tell_room(command);
     }
+    free(in);
 }
 
 size_t sd_command_input_waiting(const sd_command *command)
 {
-    return command->input ? uv_stream_get_write_queue_size((uv_stream_t *)command->input) : 0;
+    return command->input_waiting;
 }
 
 size_t sd_command_input(sd_command *command, const char *data, size_t len)
@@ -418,40 +532,107 @@ size_t sd_command_input(sd_command *command, const char *data, size_t len)
     input *in;
     uv_buf_t buffer;
     if (!command->input || command->input_ending || len == 0)
-        return 0;
+        return command->input_waiting;
     in = (input *)sd_alloc(sizeof(*in) + len);
     in->command = command;
+    in->cost = sizeof(*in) + len;
     memcpy(in->data, data, len);
     buffer = uv_buf_init(in->data, (unsigned)len);
-    if (uv_write(&in->request, (uv_stream_t *)command->input, &buffer, 1, on_input_written) < 0)
+    command->input_waiting += in->cost;
+    command->typed = data[len - 1];
+    if (uv_write(&in->request, (uv_stream_t *)command->input, &buffer, 1, on_input_written) < 0) {
+        command->input_waiting -= in->cost;
         free(in);
-    return sd_command_input_waiting(command);
+    }
+    return command->input_waiting;
+}
+
+/* A terminal cannot be closed by half: the end of input is typed there. That ends a line at once, or,
+   where none was begun, what is read. */
+static void type_end(sd_command *command)
+{
+    struct termios settings;
+    const char last = command->typed;
+    char end[2] = {4, 4}; /* ^D */
+    if (tcgetattr(command->terminal, &settings) == 0 && settings.c_cc[VEOF] != _POSIX_VDISABLE)
+        end[0] = end[1] = (char)settings.c_cc[VEOF];
+    sd_command_input(command, end, last == '\n' || last == '\r' || last == end[0] ? 1 : 2);
 }
 
 void sd_command_close_input(sd_command *command)
 {
+    if (command->terminal >= 0 && !command->input_ending)
+        type_end(command);
     command->input_ending = 1;
-    if (sd_command_input_waiting(command) == 0)
+    if (command->input_waiting == 0)
         close_input(command);
+}
+
+void sd_command_resize(sd_command *command, int columns, int rows)
+{
+    struct winsize size;
+    memset(&size, 0, sizeof(size));
+    size.ws_col = (unsigned short)columns;
+    size.ws_row = (unsigned short)rows;
+    if (command->terminal >= 0)
+        ioctl(command->terminal, TIOCSWINSZ, &size);
 }
 
 /* ---- the beginning ---- */
 
-static sd_stream *open_stream(sd_command *command, int which, int fd)
+static void open_stream(sd_command *command, int which, int fd)
 {
     sd_stream *stream = (sd_stream *)sd_alloc(sizeof(*stream));
     stream->command = command;
     stream->which = which;
-    uv_pipe_init(command->agent->loop, &stream->pipe, 0);
-    uv_pipe_open(&stream->pipe, fd);
-    return stream;
+    stream->fd = fd;
+    uv_poll_init(command->agent->loop, &stream->poll, fd);
+    command->streams[which] = stream;
+    check_flow(command, which);
+}
+
+static void open_input(sd_command *command, int fd)
+{
+    command->input = (uv_pipe_t *)sd_alloc(sizeof(*command->input));
+    uv_pipe_init(command->agent->loop, command->input, 0);
+    uv_pipe_open(command->input, fd);
+    command->input->data = command;
+}
+
+/* Starts the process. 0, or -1 with *error. */
+static int run(sd_command *command, const sd_command_options *options, sd_spawn *spawn,
+               char **error)
+{
+    const sd_agent *agent = command->agent;
+    const size_t size = agent->settings.ring_bytes;
+    const int absolute = options->cwd && *options->cwd == '/';
+    char *cwd = sd_text("%s%s%s", absolute ? "" : agent->home, absolute ? "" : "/",
+                        options->cwd ? options->cwd : "");
+    memset(spawn, 0, sizeof(*spawn));
+    spawn->command = options->command;
+    spawn->shell = options->shell;
+    spawn->cwd = cwd;
+    spawn->home = agent->home;
+    spawn->env = options->env;
+    spawn->file_limit = agent->file_limit;
+    spawn->limits = &agent->limits;
+    spawn->input = !options->close_stdin;
+    spawn->pty = options->pty;
+    spawn->columns = options->columns;
+    spawn->rows = options->rows;
+    spawn->die_with_us = !agent->isolated;
+    if (sd_ring_init(&command->rings[0], size) < 0 || sd_ring_init(&command->rings[1], size) < 0)
+        *error = sd_text("there is no memory for the output: %s", strerror(errno));
+    else
+        *error = sd_spawn_run(spawn);
+    free(cwd);
+    return *error ? -1 : 0;
 }
 
 sd_command *sd_command_start(sd_agent *agent, const sd_command_options *options, char **error)
 {
     sd_command *command;
     sd_spawn spawn;
-    char *cwd;
     int i;
 
     make_room(agent);
@@ -460,32 +641,16 @@ sd_command *sd_command_start(sd_agent *agent, const sd_command_options *options,
         return NULL;
     }
     command = (sd_command *)sd_alloc(sizeof(*command));
-    cwd =
-        sd_text("%s%s%s", options->cwd && *options->cwd == '/' ? "" : agent->home,
-                options->cwd && *options->cwd == '/' ? "" : "/", options->cwd ? options->cwd : "");
-    memset(&spawn, 0, sizeof(spawn));
-    spawn.command = options->command;
-    spawn.shell = options->shell;
-    spawn.cwd = cwd;
-    spawn.home = agent->home;
-    spawn.env = options->env;
-    spawn.file_limit = agent->file_limit;
-    spawn.limits = &agent->limits;
-    spawn.input = !options->close_stdin;
-    spawn.die_with_us = !agent->isolated;
-    if (sd_ring_init(&command->rings[0]) < 0 || sd_ring_init(&command->rings[1]) < 0)
-        *error = sd_text("there is no memory for the output: %s", strerror(errno));
-    else
-        *error = sd_spawn_run(&spawn);
-    free(cwd);
-    if (*error) {
+    command->agent = agent;
+    if (run(command, options, &spawn, error) < 0) {
         for (i = 0; i < 2; i++)
             sd_ring_free(&command->rings[i]);
         free(command);
         return NULL;
     }
-    command->agent = agent;
     command->pid = spawn.pid;
+    command->terminal = spawn.terminal;
+    command->typed = '\n';
     command->id = options->id ? sd_copy(options->id, strlen(options->id)) : (char *)sd_alloc(37);
     if (!options->id)
         sd_uuid(command->id);
@@ -493,25 +658,23 @@ sd_command *sd_command_start(sd_agent *agent, const sd_command_options *options,
     command->idle_ms = options->idle_ms;
     command->ttl_ms = options->ttl_ms;
     command->kill_on_disconnect = options->kill_on_disconnect;
-    command->handles = 2;
+    command->handles = 3;
     uv_timer_init(agent->loop, &command->limit);
     uv_timer_init(agent->loop, &command->idle);
-    command->limit.data = command->idle.data = command;
+    uv_timer_init(agent->loop, &command->hold);
+    command->limit.data = command->idle.data = command->hold.data = command;
     if (command->timeout_ms > 0)
         uv_timer_start(&command->limit, on_limit, (uint64_t)command->timeout_ms, 0);
-    if (spawn.fds[0] >= 0) {
-        command->input = (uv_pipe_t *)sd_alloc(sizeof(*command->input));
-        uv_pipe_init(agent->loop, command->input, 0);
-        uv_pipe_open(command->input, spawn.fds[0]);
-        command->input->data = command;
-    }
     command->next = agent->commands;
     agent->commands = command;
     agent->command_count++;
-    for (i = 0; i < 2; i++) {
-        command->streams[i] = open_stream(command, i, spawn.fds[1 + i]);
-        check_flow(command, i);
-    }
+    if (spawn.fds[0] >= 0)
+        open_input(command, spawn.fds[0]);
+    for (i = 0; i < 2; i++)
+        if (spawn.fds[1 + i] >= 0)
+            open_stream(command, i, spawn.fds[1 + i]);
+    if (spawn.pty && options->close_stdin)
+        sd_command_close_input(command);
     return command;
 }
 
@@ -530,6 +693,19 @@ void sd_command_attach(sd_command *command, sd_reader *reader)
         sd_command_read(reader, i, &text);
         check_flow(command, i);
     }
+    if (command->expected > 0 && --command->expected == 0)
+        stop_holding(command);
+}
+
+/* Keeps what the reader has not read until it is back, or does not come. */
+static void expect_back(sd_command *command, const sd_reader *reader)
+{
+    int i;
+    for (i = 0; i < 2; i++)
+        if (command->expected == 0 || reader->at[i] < command->held[i])
+            command->held[i] = reader->at[i];
+    command->expected++;
+    uv_timer_start(&command->hold, on_hold, RELOAD_MS, 0);
 }
 
 void sd_command_detach(sd_reader *reader)
@@ -543,16 +719,9 @@ void sd_command_detach(sd_reader *reader)
         continue;
     *link = reader->next;
     reader->command = NULL;
+    if (command->agent->reloading)
+        expect_back(command, reader);
     for (i = 0; i < 2; i++)
         check_flow(command, i);
-    if (command->readers)
-        return;
-    if (command->done) {
-        if (command->forgotten)
-            forget(command);
-    } else if (command->kill_on_disconnect) {
-        sd_command_kill(command);
-    } else if (command->idle_ms >= 0) {
-        uv_timer_start(&command->idle, on_idle, (uint64_t)command->idle_ms, 0);
-    }
+    check_alone(command);
 }

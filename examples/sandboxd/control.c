@@ -198,6 +198,14 @@ static void on_stop(uv_signal_t *handle, int number)
     check_end(control);
 }
 
+static void on_hang_up(uv_signal_t *handle, int number)
+{
+    const sd_control *control = (const sd_control *)handle->data;
+    (void)number;
+    if (!control->stopping)
+        sd_sandbox_reload_all();
+}
+
 static void listen_to(sd_control *control, uv_signal_t *handle, uv_signal_cb handler, int number)
 {
     uv_signal_init(control->loop, handle);
@@ -234,7 +242,7 @@ static int serve(sd_control *control)
     listen_to(control, &control->signals[0], on_child, SIGCHLD);
     listen_to(control, &control->signals[1], on_stop, SIGINT);
     listen_to(control, &control->signals[2], on_stop, SIGTERM);
-    listen_to(control, &control->signals[3], on_stop, SIGHUP);
+    listen_to(control, &control->signals[3], on_hang_up, SIGHUP);
     result = sd_serve(&control->server, listener);
     if (result < 0) {
         sd_log("cannot serve: %s", uv_strerror(result));

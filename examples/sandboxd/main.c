@@ -41,9 +41,25 @@ static const char usage[] =
     "                     of a sandbox together, by control groups), rlimit (memory per process,\n"
     "                     processors by affinity; weaker), none, or auto, the default: by control\n"
     "                     groups where these can be used\n"
+    "  --ring-bytes N     keep the last N bytes of each stream of a command, for clients that "
+    "come\n"
+    "                     back: 4096 to 67108864, in whole pages; 1048576 without this option\n"
+    "  --stall-seconds S  a command waits for its slowest client, but a client that takes nothing\n"
+    "                     for S seconds, while its command waits, is disconnected: 300 without "
+    "this\n"
+    "                     option, 0 for never\n"
+    "  --dialect D        speak as servers did in 2026-03: reconnect is not acknowledged by "
+    "started,\n"
+    "                     ids that clients choose and close_stdin are ignored; or as in 2026-08, "
+    "the\n"
+    "                     default\n"
+    "  --chaos SPEC       things that go wrong, for tests of clients; see below\n"
     "  --help, --version\n"
     "\n"
-    "It ends on SIGINT, SIGTERM and SIGHUP, and everything that it started ends with it.\n";
+    "It ends on SIGINT and SIGTERM, and everything that it started ends with it. On SIGHUP it "
+    "closes\n"
+    "the WebSockets of all sandboxes with code 1001, as if it were replaced by a newer version;\n"
+    "commands run on, and wait up to 5 seconds for their clients to come back.\n";
 
 enum {
     OPT_PORT = 256,
@@ -54,6 +70,7 @@ enum {
     OPT_MAX_VOLUMES,
     OPT_NO_ISOLATION,
     OPT_LIMITS,
+    OPT_SETTING,
     OPT_HELP,
     OPT_VERSION
 };
@@ -67,6 +84,10 @@ static const struct option options[] = {
     {"max-volumes", required_argument, NULL, OPT_MAX_VOLUMES},
     {"no-isolation", no_argument, NULL, OPT_NO_ISOLATION},
     {"limits", required_argument, NULL, OPT_LIMITS},
+    {"ring-bytes", required_argument, NULL, OPT_SETTING},
+    {"stall-seconds", required_argument, NULL, OPT_SETTING},
+    {"dialect", required_argument, NULL, OPT_SETTING},
+    {"chaos", required_argument, NULL, OPT_SETTING},
     {"help", no_argument, NULL, OPT_HELP},
     {"version", no_argument, NULL, OPT_VERSION},
     {NULL, 0, NULL, 0},
@@ -123,14 +144,26 @@ static int take_limits(sd_control *control, const char *text)
     return -1;
 }
 
+/* Checks what agents will be told. */
+static int take_setting(sd_control *control, const char *name, const char *value)
+{
+    sd_settings checked = sd_default_settings;
+    char *before = control->isolation.settings;
+    if (sd_settings_take(&checked, name, value) < 0)
+        return -1;
+    control->isolation.settings = sd_text("%s%s %s\n", before ? before : "", name, value);
+    free(before);
+    return 0;
+}
+
 /* -1: go on; else the exit status. */
 static int take_options(sd_control *control, int argc, char **argv)
 {
     const char *key = getenv("SANDBOXD_API_KEY");
     long number = 0;
-    int option, problem = key && *key ? take_key(control, key) : 0;
+    int index, option, problem = key && *key ? take_key(control, key) : 0;
     unsetenv("SANDBOXD_API_KEY");
-    while (problem == 0 && (option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+    while (problem == 0 && (option = getopt_long(argc, argv, "", options, &index)) != -1) {
         switch (option) {
         case OPT_PORT:
             problem = take_number("--port", optarg, 0, 65535, &number);
@@ -160,8 +193,12 @@ static int take_options(sd_control *control, int argc, char **argv)
         case OPT_LIMITS:
             problem = take_limits(control, optarg);
             break;
+        case OPT_SETTING:
+            problem = take_setting(control, options[index].name, optarg);
+            break;
         case OPT_HELP:
             fputs(usage, stdout);
+            sd_chaos_help(stdout);
             return 0;
         case OPT_VERSION:
             puts("sandboxd " SBX_VERSION);
@@ -202,5 +239,6 @@ int main(int argc, char **argv)
     free(control.images);
     free(control.isolation.bwrap);
     free(control.isolation.self);
+    free(control.isolation.settings);
     return status;
 }

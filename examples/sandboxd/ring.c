@@ -5,23 +5,27 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-int sd_ring_init(sd_ring *ring)
+int sd_ring_init(sd_ring *ring, size_t size)
 {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     char *base = MAP_FAILED;
     int fd;
     memset(ring, 0, sizeof(*ring));
+    size = (size + page - 1) / page * page;
     fd = memfd_create("output", MFD_CLOEXEC);
     if (fd < 0)
         return -1;
-    if (ftruncate(fd, SD_RING_SIZE) == 0)
-        base = (char *)mmap(NULL, 2 * SD_RING_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (ftruncate(fd, (off_t)size) == 0)
+        base = (char *)mmap(NULL, 2 * size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (base != MAP_FAILED) {
         const int access = PROT_READ | PROT_WRITE, flags = MAP_SHARED | MAP_FIXED;
-        if (mmap(base, SD_RING_SIZE, access, flags, fd, 0) != MAP_FAILED &&
-            mmap(base + SD_RING_SIZE, SD_RING_SIZE, access, flags, fd, 0) != MAP_FAILED)
+        if (mmap(base, size, access, flags, fd, 0) != MAP_FAILED &&
+            mmap(base + size, size, access, flags, fd, 0) != MAP_FAILED) {
             ring->base = base;
-        else
-            munmap(base, 2 * SD_RING_SIZE);
+            ring->size = size;
+        } else {
+            munmap(base, 2 * size);
+        }
     }
     close(fd);
     return ring->base ? 0 : -1;
@@ -30,13 +34,13 @@ int sd_ring_init(sd_ring *ring)
 void sd_ring_free(sd_ring *ring)
 {
     if (ring->base)
-        munmap(ring->base, 2 * SD_RING_SIZE);
+        munmap(ring->base, 2 * ring->size);
     ring->base = NULL;
 }
 
 static char *at(const sd_ring *ring, uint64_t offset)
 {
-    return ring->base + offset % SD_RING_SIZE;
+    return ring->base + offset % ring->size;
 }
 
 /* 1 if the byte there goes on with a character. */
@@ -47,8 +51,8 @@ static int inside(const sd_ring *ring, uint64_t offset)
 
 void sd_ring_write(sd_ring *ring, const char *text, size_t len)
 {
-    if (ring->end + len - ring->start > SD_RING_SIZE) {
-        ring->start = ring->end + len - SD_RING_SIZE;
+    if (ring->end + len - ring->start > ring->size) {
+        ring->start = ring->end + len - ring->size;
         while (ring->start < ring->end && inside(ring, ring->start))
             ring->start++;
     }

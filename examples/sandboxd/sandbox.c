@@ -533,6 +533,17 @@ void sd_sandbox_reap(void)
     }
 }
 
+void sd_sandbox_reload_all(void)
+{
+    char word[] = "reload\n";
+    uv_buf_t buffer = uv_buf_init(word, sizeof(word) - 1);
+    sd_sandbox *s;
+    /* When the channel is full, there is such a word in it that was not read yet. */
+    for (s = sandboxes; s; s = s->next)
+        if (!s->stopping)
+            (void)uv_try_write((uv_stream_t *)&s->channel, &buffer, 1);
+}
+
 /* Tells the agent what it has to know. */
 static int instruct(const sd_sandbox *s, int channel)
 {
@@ -541,10 +552,11 @@ static int instruct(const sd_sandbox *s, int channel)
     ssize_t n;
     limits = sd_limits_settings(&s->isolation->limits, s->cpus, s->memory, !s->isolation->none);
     sd_hex(key, s->key->hash, sizeof(s->key->hash));
-    text = sd_text("home %s%s/home/user\n%s%s%s%s%sstart\n", s->isolation->none ? s->directory : "",
-                   s->isolation->none ? "/root" : "", s->isolation->none ? "" : "isolated\n",
-                   s->key->required ? "key " : "", s->key->required ? key : "",
-                   s->key->required ? "\n" : "", limits);
+    text = sd_text("home %s%s/home/user\n%s%s%s%s%s%sstart\n",
+                   s->isolation->none ? s->directory : "", s->isolation->none ? "/root" : "",
+                   s->isolation->none ? "" : "isolated\n", s->key->required ? "key " : "",
+                   s->key->required ? key : "", s->key->required ? "\n" : "", limits,
+                   s->isolation->settings ? s->isolation->settings : "");
     free(limits);
     len = strlen(text);
     n = write(channel, text, len);

@@ -16,10 +16,13 @@
      reply.c       whole answers, errors and their shapes
      websocket.c   WebSocket connections
      files.c       data plane: upload and download
+     processes.c   finding processes, to kill them
      spawn.c       data plane: starting a process
      command.c     data plane: the life of a command, its streams and time limits
      execute.c     data plane: one command over HTTP
      session.c     data plane: one client of a command over WebSocket
+     chaos.c       what goes wrong on purpose
+     settings.c    what the operator chooses about commands
      agent.c       the data plane of one sandbox
      root.c        what a sandbox sees: its root directory
      groups.c      control groups, which limit CPU and memory
@@ -60,7 +63,7 @@
 #define SD_MAX_JSON_BODY (1u << 20)    /* of a request; more is 413 */
 #define SD_MAX_JSON_VALUES 10000       /* in one document */
 #define SD_MAX_MESSAGE (8u << 20)      /* of a WebSocket */
-#define SD_MAX_STDIN (1u << 20)        /* waiting for a command to read it */
+#define SD_MAX_STDIN (8u << 20)        /* waiting for a command to read it, of memory */
 #define SD_MAX_HTTP_OUTPUT (8u << 20)  /* of each stream of a command over HTTP */
 #define SD_MAX_COMMANDS 1024           /* of a sandbox, running or remembered */
 #define SD_MAX_REMEMBERED (128u << 20) /* bytes of output of ended commands */
@@ -75,9 +78,11 @@
 #define SD_MAX_VOLUME_SIZE 1e15
 #define SD_MAX_NAME 1024 /* bytes of a name */
 #define SD_MAX_COMMAND_ID 128
-#define SD_RING_SIZE (1u << 20) /* of output, for each stream of a command */
-#define SD_CHUNK 65536u         /* bytes of output in one message, and of one read */
-#define SD_QUEUE (512u << 10)   /* bytes that wait for a slow client */
+#define SD_RING_SIZE (1u << 20) /* of output, for each stream of a command, unless told otherwise */
+#define SD_RING_LEAST 4096
+#define SD_RING_MOST (64 << 20)
+#define SD_CHUNK 65536u       /* bytes of output in one message, and of one read */
+#define SD_QUEUE (512u << 10) /* bytes that wait for a slow client */
 
 /* ---- util.c ---- */
 
@@ -152,17 +157,18 @@ const sd_json *sd_json_get(const sd_json *object, const char *name);
 
 /* ---- ring.c ---- */
 
-/* The last SD_RING_SIZE bytes of a stream, by their offset in it. The same memory is mapped twice,
+/* The last bytes of a stream, as many as it has room for, by their offset in it. The same memory is mapped twice,
    one after the other, so that what is there always lies in one piece. */
 typedef struct sd_ring {
-    char *base; /* NULL: nothing was written yet */
+    char *base;
+    size_t size;
     uint64_t start, end;
 } sd_ring;
 
-/* 0, or -1 when there is no memory. */
-int sd_ring_init(sd_ring *ring);
+/* size is rounded up to whole pages. 0, or -1 when there is no memory. */
+int sd_ring_init(sd_ring *ring, size_t size);
 void sd_ring_free(sd_ring *ring);
-/* Appends text, len <= SD_RING_SIZE; the oldest characters make room. */
+/* Appends text, len <= size; the oldest characters make room. */
 void sd_ring_write(sd_ring *ring, const char *text, size_t len);
 /* What is there from offset on, at most max (>= 4) bytes, whole characters. Moves *offset to where
    it really starts: the oldest byte, or the start of a character. */
@@ -179,6 +185,15 @@ char *sd_quotable(const char *text);
 
 typedef struct sd_conn sd_conn;
 typedef struct sd_server sd_server;
+
+/* What is to go wrong with a connection, for tests. */
+typedef struct sd_faults {
+    uint64_t cut_after;   /* bytes sent; 0: never */
+    int reset;            /* 1: cut by RST, 0: by FIN */
+    uint64_t close_after; /* the same for a WebSocket's end by a close frame; 0: never */
+    int close_code;
+    uint64_t delay_ms; /* before anything that waits is sent */
+} sd_faults;
 
 /* How a route takes the request's body. */
 typedef enum sd_body {
@@ -201,6 +216,7 @@ struct sd_server {
     const sd_route *routes;
     size_t route_count;
     const sd_key *key;
+    void (*faults)(sd_server *server, sd_faults *faults); /* NULL: connections have none */
     /* The rest is the server's own. */
     uv_tcp_t listener;
     sd_conn *connections;
@@ -249,10 +265,12 @@ struct sd_conn {
     /* The server's own. */
     sd_conn *next, *previous;
     uv_tcp_t tcp;
-    uv_timer_t timer;
+    uv_timer_t timer, delay;
+    sd_faults faults;
+    uint64_t sent; /* or waits to be */
     sbx_http1 http;
     int minor_version, state, close_after, responded, no_body, chunked, body_done, eof;
-    int feeding, closing, lost, handles, reading, authorized, head_begun;
+    int feeding, closing, lost, handles, reading, authorized, head_begun, cut_waits;
     char *body;
     size_t body_len, body_cap;
     sd_document *document;
@@ -283,9 +301,14 @@ void sd_reply_start(sd_conn *conn, int status, const char *type, const char *hea
 void sd_send_body(sd_conn *conn, const char *data, size_t len);
 void sd_reply_end(sd_conn *conn);
 
-/* Sends what it can at once; the rest waits in memory. How much waits, sd_pending tells. */
+/* Sends up to three parts, what it can at once; the rest waits in memory. How much waits, sd_pending
+   tells. */
 void sd_send(sd_conn *conn, const uv_buf_t *parts, unsigned count);
 size_t sd_pending(const sd_conn *conn);
+/* How much the client's machine has not taken yet. */
+size_t sd_unsent(const sd_conn *conn);
+/* 1: the client will send nothing more, though what it sent may not have been read yet. */
+int sd_peer_gone(const sd_conn *conn);
 /* 1: nothing can be sent any more, and the connection will end by itself. */
 int sd_lost(const sd_conn *conn);
 /* Stops or goes on reading from the client. */
@@ -371,9 +394,55 @@ typedef struct sd_ws {
 
 /* Answers an upgrade: NULL if it was refused, which the client has been told. */
 sd_ws *sd_ws_accept(sd_conn *conn);
+/* ws may be over afterwards. */
 void sd_ws_send(sd_ws *ws, const char *text, size_t len);
 /* Sends a close frame and ends the connection in good order. */
 void sd_ws_close(sd_ws *ws, int code, const char *reason);
+/* The same for all that a server has. */
+void sd_ws_close_all(sd_server *server, int code, const char *reason);
+
+/* ---- chaos.c ---- */
+
+typedef struct sd_range {
+    uint64_t least, most; /* 0: there is none */
+} sd_range;
+
+/* What is to go wrong, for tests. All zero: nothing. */
+typedef struct sd_chaos {
+    sd_range cut, fin, close; /* bytes sent on a connection until then */
+    int close_code;
+    uint64_t delay_ms;
+    int refusal;                  /* the status of refused upgrades */
+    uint64_t refused, refused_ms; /* how many are, or how long */
+    uint64_t unstarted;           /* so many "started" messages are dropped */
+    uint64_t random;              /* the state of the generator */
+} sd_chaos;
+
+/* Adds what a specification asks for. 0, or -1 when stderr has been told what is wrong. */
+int sd_chaos_parse(sd_chaos *chaos, const char *specification);
+/* Prints what a specification may hold. */
+void sd_chaos_help(FILE *file);
+/* What happens to a new connection. */
+void sd_chaos_faults(sd_chaos *chaos, sd_faults *faults);
+/* The status that an upgrade is refused with; 0: it is not. now is the time since the start. */
+int sd_chaos_refusal(sd_chaos *chaos, uint64_t now);
+/* Counts down: 1 until it is at 0. */
+int sd_chaos_take(uint64_t *count);
+
+/* ---- settings.c ---- */
+
+/* What the operator chooses about commands. */
+typedef struct sd_settings {
+    size_t ring_bytes; /* of output that is kept, for each stream */
+    int64_t stall_ms;  /* how long a command waits for a client that takes nothing; 0: for ever */
+    int old_dialect;   /* 1: that of March 2026 */
+    sd_chaos chaos;
+} sd_settings;
+
+extern const sd_settings sd_default_settings;
+/* Takes one by the name of its option. 1, 0: there is none of that name, or -1 when stderr has been
+   told what is wrong. */
+int sd_settings_take(sd_settings *settings, const char *name, const char *value);
 
 /* ---- groups.c ---- */
 
@@ -455,6 +524,9 @@ typedef struct sd_agent {
     int isolated;
     sd_server server;
     sd_key key;
+    sd_settings settings;
+    uint64_t born; /* the loop's time at the start */
+    int reloading; /* 1 while all clients are sent away, to come back */
     sd_command *commands;
     size_t command_count;
     char *expired[256]; /* ids of commands that were forgotten, the last ones */
@@ -479,6 +551,14 @@ static inline sd_agent *sd_conn_agent(const sd_conn *conn)
 void sd_handle_upload(sd_conn *conn);
 void sd_handle_download(sd_conn *conn);
 
+/* ---- processes.c ---- */
+
+typedef enum sd_kinship { SD_CHILDREN, SD_SESSION } sd_kinship;
+
+/* Kills the children of a process, or all that belong to its session. Returns how many it found
+   alive. */
+size_t sd_kill_all(sd_kinship kinship, pid_t pid);
+
 /* ---- spawn.c ---- */
 
 typedef struct sd_spawn {
@@ -486,11 +566,14 @@ typedef struct sd_spawn {
     const sd_json *env;  /* an object of strings, or NULL */
     uint64_t file_limit; /* RLIMIT_NOFILE */
     const sd_command_limits *limits;
-    int input;       /* 1: a pipe for stdin, 0: /dev/null */
-    int die_with_us; /* 1: killed when this process ends */
-    /* The result; descriptors are non-blocking, -1: none. */
-    pid_t pid; /* also the process group and the session */
-    int fds[3];
+    int input;           /* 1: a pipe for stdin, 0: /dev/null */
+    int die_with_us;     /* 1: killed when this process ends */
+    int pty;             /* 1: a pseudo-terminal, of this size, instead of pipes */
+    int columns, rows;
+    /* The result; -1: none. */
+    pid_t pid;    /* also the process group and the session */
+    int fds[3];   /* our ends, non-blocking; with a pseudo-terminal only stdin and stdout */
+    int terminal; /* its other end */
 } sd_spawn;
 
 /* Starts shell -c command. NULL, or why that failed, to be freed. */
@@ -508,6 +591,7 @@ typedef struct sd_command_options {
     int64_t idle_ms;    /* SBX_NONE: never */
     int64_t ttl_ms;     /* SBX_NONE: for ever */
     int kill_on_disconnect, close_stdin;
+    int pty, columns, rows; /* the size only with a pseudo-terminal */
 } sd_command_options;
 
 /* Something that reads a command's output. */
@@ -534,18 +618,24 @@ struct sd_command {
     sd_ring rings[2];
     sd_stream *streams[2]; /* NULL: at its end */
     sd_reader *readers;
-    uv_pipe_t *input; /* NULL: closed */
+    uv_pipe_t *input;     /* NULL: closed */
+    size_t input_waiting; /* memory that the input takes which was not read yet */
     int input_ending;
+    int terminal; /* the pseudo-terminal that controls it; -1: none, or the shell has ended */
+    char typed;   /* the last character of its input */
     int64_t timeout_ms, idle_ms, ttl_ms;
     int kill_on_disconnect, grace_over, forgotten;
+    size_t expected;  /* how many readers are to come back after a reload */
+    uint64_t held[2]; /* valid then: what the slowest of them had read */
     uv_timer_t limit; /* how long it may run; then how long its children may go on writing */
     uv_timer_t idle;  /* how long it may run without a client; then how long it is remembered */
+    uv_timer_t hold;  /* how long readers are expected */
     int handles;
     sd_command *next; /* an older one */
 };
 
-/* Reads the fields of a command, over HTTP or WebSocket; what is wrong is noted. The time limit is
-   called timeout_seconds by some clients, and by old ones timeout everywhere. */
+/* Reads the fields that a command has over HTTP and WebSocket; what is wrong is noted. The time limit
+   is called timeout_seconds by some clients, and by old ones timeout everywhere. */
 void sd_command_fields(const sd_json *json, sd_command_options *options, sd_problems *problems);
 
 /* Starts a command. NULL: *error says why, to be freed. */
@@ -568,11 +658,18 @@ void sd_command_took(sd_reader *reader, int stream, size_t len);
 /* 1 when the command is done and the reader has read all. */
 int sd_command_over(const sd_reader *reader);
 
+/* 1 if the command cannot write on before the reader has read more. */
+int sd_command_waits_for(const sd_reader *reader);
+
+/* Kills all processes of the command's session. */
 void sd_command_kill(sd_command *command);
-/* Returns how many bytes now wait for the command to read them. */
+/* Returns how much memory is now taken by input that the command has not read yet. */
 size_t sd_command_input(sd_command *command, const char *data, size_t len);
 size_t sd_command_input_waiting(const sd_command *command);
+/* The end of input; to a terminal it is typed. */
 void sd_command_close_input(sd_command *command);
+/* Does nothing without a terminal. */
+void sd_command_resize(sd_command *command, int columns, int rows);
 
 /* ---- execute.c, session.c ---- */
 
@@ -621,6 +718,7 @@ typedef struct sd_isolation {
     int disable_userns; /* 1: bubblewrap can forbid further user namespaces */
     const char *stage;  /* with user: where the child mounts what that user must see */
     sd_limits limits;
+    char *settings;     /* that agents get: lines of "name value", or NULL */
 } sd_isolation;
 
 /* Finds out; directory is for a trial. 0, or -1 when stderr has been told what is missing. */
@@ -660,6 +758,8 @@ char *sd_sandbox_start(sd_sandbox *sandbox);
 void sd_sandbox_stop(sd_sandbox *sandbox);
 /* To be called after SIGCHLD. */
 void sd_sandbox_reap(void);
+/* All sandboxes send their WebSockets' clients away, to come back; nothing else changes. */
+void sd_sandbox_reload_all(void);
 
 /* ---- store.c ---- */
 
@@ -788,7 +888,7 @@ static inline sd_control *sd_conn_control(const sd_conn *conn)
     return (sd_control *)conn->server->user;
 }
 
-/* Serves until SIGINT, SIGTERM or SIGHUP. Returns the exit status. */
+/* Serves until SIGINT or SIGTERM. Returns the exit status. */
 int sd_control_run(sd_control *control);
 /* Something that leaves is gone: ends the loop if that was the last thing to wait for. */
 void sd_control_left(sd_control *control);

@@ -9,14 +9,18 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sockios.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { IDLE_MS = 75000, HEAD_MS = 15000, BODY_MS = 30000, SEND_MS = 60000, LINGER_MS = 5000 };
+enum { KEEPALIVE_S = 60 };
 enum { BURST = 1 << 20 }; /* sent in one turn of the loop, so that nobody keeps others waiting */
 
 enum { STATE_HEAD, STATE_BODY, STATE_BUSY, STATE_UPGRADED, STATE_LINGER };
@@ -79,13 +83,21 @@ static void on_closed(uv_handle_t *handle)
     free(c);
 }
 
+/* 1 when all has been sent that is to be sent before the connection is cut. */
+static int is_spent(const sd_conn *c)
+{
+    return c->faults.cut_after && c->sent >= c->faults.cut_after;
+}
+
 void sd_drop(sd_conn *c)
 {
     if (c->closing)
         return;
     c->closing = 1;
-    uv_close((uv_handle_t *)&c->tcp, on_closed);
+    if (!is_spent(c) || !c->faults.reset || uv_tcp_close_reset(&c->tcp, on_closed) < 0)
+        uv_close((uv_handle_t *)&c->tcp, on_closed);
     uv_close((uv_handle_t *)&c->timer, on_closed);
+    uv_close((uv_handle_t *)&c->delay, on_closed);
 }
 
 /* Nothing can be sent any more. What an upgraded connection's client said before is still read: it
@@ -103,7 +115,7 @@ static void lose(sd_conn *c)
 
 int sd_lost(const sd_conn *c)
 {
-    return c->closing || c->lost;
+    return c->closing || c->lost || is_spent(c);
 }
 
 static void on_shutdown(uv_shutdown_t *request, int status)
@@ -117,10 +129,13 @@ static void on_shutdown(uv_shutdown_t *request, int status)
 static void on_timer(uv_timer_t *timer)
 {
     sd_conn *c = (sd_conn *)timer->data;
-    int in_request = (c->state == STATE_HEAD && c->head_begun > 0) || c->state == STATE_BODY;
+    int in_request =
+        !is_spent(c) && (c->state == STATE_BODY || (c->state == STATE_HEAD && c->head_begun > 0));
     if (in_request && !c->responded) {
         c->close_after = 1;
         sd_error(c, 408, "RequestTimeout", "the request did not arrive in time");
+    } else if (is_spent(c) && sd_unsent(c) > 0 && c->cut_waits++ < LINGER_MS) {
+        uv_timer_start(timer, on_timer, 1, 0); /* a reset would destroy what is on its way */
     } else {
         sd_drop(c);
     }
@@ -129,7 +144,7 @@ static void on_timer(uv_timer_t *timer)
 static void set_timer(sd_conn *c, uint64_t ms)
 {
     if (!c->closing)
-        uv_timer_start(&c->timer, on_timer, ms, 0);
+        uv_timer_start(&c->timer, on_timer, is_spent(c) && sd_pending(c) == 0 ? 0 : ms, 0);
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
@@ -190,16 +205,20 @@ static void on_connection(uv_stream_t *listener, int status)
         c->next->previous = c;
     server->connections = c;
     server->count++;
-    c->handles = 2;
+    c->handles = 3;
     uv_tcp_init(server->loop, &c->tcp);
     uv_timer_init(server->loop, &c->timer);
-    c->tcp.data = c->timer.data = c;
+    uv_timer_init(server->loop, &c->delay);
+    c->tcp.data = c->timer.data = c->delay.data = c;
+    if (server->faults)
+        server->faults(server, &c->faults);
     sbx_http1_init(&c->http, SBX_HTTP1_REQUEST, c->scratch, sizeof(c->scratch));
     if (uv_accept(listener, (uv_stream_t *)&c->tcp) < 0 || server->count > SD_MAX_CONNECTIONS) {
         sd_drop(c);
         return;
     }
     uv_tcp_nodelay(&c->tcp, 1);
+    uv_tcp_keepalive(&c->tcp, 1, KEEPALIVE_S); /* tells, too, when nothing is read */
     sd_pause(c, 0);
     set_timer(c, IDLE_MS);
 }
@@ -287,17 +306,19 @@ static void on_written(uv_write_t *request, int status)
     free(w);
     c->sending = 0;
     c->burst = 0;
-    if (sd_lost(c))
+    if (c->closing || c->lost)
         return;
     if (status < 0)
         lose(c);
     else if (c->queue_len > 0)
         start_write(c);
+    else if (is_spent(c))
+        set_timer(c, 0);
     else
         drained(c);
 }
 
-static void start_write(sd_conn *c)
+static void write_queue(sd_conn *c)
 {
     writing *w = (writing *)sd_alloc(sizeof(*w));
     uv_buf_t buffer = uv_buf_init(c->queue, (unsigned)c->queue_len);
@@ -317,6 +338,21 @@ static void start_write(sd_conn *c)
     }
 }
 
+static void on_delayed(uv_timer_t *timer)
+{
+    sd_conn *c = (sd_conn *)timer->data;
+    if (!sd_lost(c) || is_spent(c))
+        write_queue(c);
+}
+
+static void start_write(sd_conn *c)
+{
+    if (c->faults.delay_ms == 0)
+        write_queue(c);
+    else if (!uv_is_active((uv_handle_t *)&c->delay))
+        uv_timer_start(&c->delay, on_delayed, c->faults.delay_ms, 0);
+}
+
 static void enqueue(sd_conn *c, const char *data, size_t len)
 {
     if (c->queue_cap - c->queue_len < len) {
@@ -330,13 +366,25 @@ static void enqueue(sd_conn *c, const char *data, size_t len)
     c->queue_len += len;
 }
 
-void sd_send(sd_conn *c, const uv_buf_t *parts, unsigned count)
+/* How much of so many bytes may still be sent before the connection is cut. */
+static size_t allowed(const sd_conn *c, size_t len)
 {
+    const uint64_t left = c->faults.cut_after - c->sent;
+    return c->faults.cut_after && left < len ? (size_t)left : len;
+}
+
+void sd_send(sd_conn *c, const uv_buf_t *given, unsigned count)
+{
+    uv_buf_t parts[3];
     size_t sent = 0;
     unsigned i;
     if (sd_lost(c) || c->state == STATE_LINGER)
         return;
-    if (sd_pending(c) == 0 && c->burst < BURST) {
+    for (i = 0; i < count; i++) {
+        parts[i] = uv_buf_init(given[i].base, (unsigned)allowed(c, given[i].len));
+        c->sent += parts[i].len;
+    }
+    if (sd_pending(c) == 0 && c->burst < BURST && c->faults.delay_ms == 0) {
         int n = uv_try_write((uv_stream_t *)&c->tcp, parts, count);
         if (n < 0 && n != UV_EAGAIN) {
             lose(c);
@@ -353,6 +401,8 @@ void sd_send(sd_conn *c, const uv_buf_t *parts, unsigned count)
     }
     if (c->queue_len > 0 && c->sending == 0)
         start_write(c);
+    if (is_spent(c) && sd_pending(c) == 0)
+        set_timer(c, 0);
 }
 
 size_t sd_pending(const sd_conn *c)
@@ -360,9 +410,29 @@ size_t sd_pending(const sd_conn *c)
     return c->sending + c->queue_len;
 }
 
+size_t sd_unsent(const sd_conn *c)
+{
+    size_t left = uv_stream_get_write_queue_size((const uv_stream_t *)&c->tcp) + c->queue_len;
+    uv_os_fd_t fd;
+    int queued;
+    if (uv_fileno((const uv_handle_t *)&c->tcp, &fd) == 0 && ioctl(fd, SIOCOUTQ, &queued) == 0)
+        left += (size_t)queued;
+    return left;
+}
+
+int sd_peer_gone(const sd_conn *c)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+    uv_os_fd_t fd;
+    return uv_fileno((const uv_handle_t *)&c->tcp, &fd) == 0 &&
+           getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+           info.tcpi_state != TCP_ESTABLISHED;
+}
+
 void sd_finish(sd_conn *c)
 {
-    if (c->closing || c->state == STATE_LINGER)
+    if (c->closing || c->state == STATE_LINGER || is_spent(c))
         return;
     if (c->lost) {
         sd_drop(c);
@@ -494,7 +564,7 @@ static void resume(uv_timer_t *timer)
 static void exchange_over(sd_conn *c)
 {
     int more = !c->close_after && c->body_done && !c->eof;
-    if (c->closing)
+    if (c->closing || is_spent(c))
         return;
     if (c->release)
         c->release(c);

@@ -3,19 +3,30 @@
    The first message says which command: execute starts one, or attaches to the one that already has
    this id, so that a client that lost its connection before it was told may simply ask again;
    reconnect attaches from the given offsets. Then output goes out as the client takes it, until the
-   end. */
+   end.
+
+   The command waits for a client that is slow, but not for ever for one that takes nothing at all:
+   that one is disconnected. A client that sends more input than its command reads has to wait, with
+   all that it sends after it. That it is gone is seen all the same, and then what it said last is
+   read: it may be kill.
+
+   Servers that speak the dialect of March 2026 do not know close_stdin and ids that clients choose,
+   and do not acknowledge reconnect. */
 #include "sandboxd.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIRST_MESSAGE_MS = 30000 };
+enum { FIRST_MESSAGE_MS = 30000, WATCH_MS = 250 };
 
 typedef struct session {
     sd_agent *agent;
     sd_ws *ws;
     sd_reader reader;
-    uv_timer_t timer;
+    uv_timer_t timer; /* how long the first message may take; then watches */
+    int paused;       /* 1: nothing is read from the client */
+    size_t left;      /* how much the client had not taken, */
+    uint64_t since;   /* and since when */
 } session;
 
 /* Messages are written here. Every byte of text takes at most six ("\u0001"). */
@@ -65,6 +76,37 @@ static void fail(session *s, const char *type, const char *text)
     sd_ws_close(s->ws, 1000, NULL);
 }
 
+/* ---- clients that do nothing ---- */
+
+static void on_watch(uv_timer_t *timer)
+{
+    session *s = SD_OWNER(timer, session, timer);
+    const int64_t limit = s->agent->settings.stall_ms;
+    const uint64_t now = uv_now(s->agent->loop);
+    const size_t left = sd_unsent(s->ws->conn);
+    if (s->paused && sd_peer_gone(s->ws->conn))
+        sd_pause(s->ws->conn, 0);
+    if (left != s->left || !sd_command_waits_for(&s->reader)) {
+        s->left = left;
+        s->since = now;
+    } else if (limit > 0 && now - s->since >= (uint64_t)limit) {
+        sd_drop(s->ws->conn);
+        return;
+    }
+    if (left == 0 && !s->paused)
+        uv_timer_stop(timer);
+}
+
+static void watch(session *s)
+{
+    if (uv_is_active((uv_handle_t *)&s->timer))
+        return;
+    s->left = SIZE_MAX;
+    uv_timer_start(&s->timer, on_watch, WATCH_MS, WATCH_MS);
+}
+
+/* ---- output ---- */
+
 /* Sends what there is, as long as the client takes it, and the end when it has come. */
 static void send_output(session *s)
 {
@@ -85,12 +127,16 @@ static void send_output(session *s)
             sbx_json_string(&w, text, len);
             put_number(&w, "offset", (int64_t)s->reader.at[stream]);
             end(s, &w);
+            if (s->ws->closing)
+                return;
             sd_command_took(&s->reader, stream, len);
             more = 1;
         }
         if (sd_lost(s->ws->conn))
             return;
     }
+    if (sd_pending(s->ws->conn) > 0)
+        watch(s);
     if (!sd_command_over(&s->reader))
         return;
     if (command->error_type) {
@@ -120,22 +166,28 @@ static void on_drain(sd_ws *ws)
 static void on_room(sd_reader *reader)
 {
     session *s = SD_OWNER(reader, session, reader);
-    if (sd_command_input_waiting(reader->command) < SD_MAX_STDIN)
+    if (s->paused && sd_command_input_waiting(reader->command) < SD_MAX_STDIN) {
+        s->paused = 0;
         sd_pause(s->ws->conn, 0);
+    }
 }
 
 /* ---- from the client ---- */
 
-static void attach(session *s, sd_command *command, int64_t out, int64_t err)
+static void attach(session *s, sd_command *command, int64_t out, int64_t err, int acknowledged)
 {
     sbx_json_writer w;
     uv_timer_stop(&s->timer);
     s->reader.at[SD_STDOUT] = (uint64_t)out;
     s->reader.at[SD_STDERR] = (uint64_t)err;
-    begin(&w, "started");
-    put_text(&w, "command_id", command->id);
-    put_number(&w, "pid", command->pid);
-    end(s, &w);
+    if (acknowledged && !sd_chaos_take(&s->agent->settings.chaos.unstarted)) {
+        begin(&w, "started");
+        put_text(&w, "command_id", command->id);
+        put_number(&w, "pid", command->pid);
+        end(s, &w);
+    }
+    if (s->ws->closing)
+        return;
     sd_command_attach(command, &s->reader);
     send_output(s);
 }
@@ -148,21 +200,32 @@ static void fail_fields(session *s, const sd_problems *problems)
     free(text);
 }
 
+/* Reads the fields of a command that exist over WebSockets only. */
+static void session_fields(const session *s, const sd_json *json, sd_command_options *options,
+                           sd_problems *problems)
+{
+    const double most = 65535;
+    options->pty = sd_field_boolean(json, "pty", 0, problems);
+    options->columns = (int)sd_field_number(json, "cols", 80, 1, most, problems);
+    options->rows = (int)sd_field_number(json, "rows", 24, 1, most, problems);
+    if (s->agent->settings.old_dialect)
+        return;
+    options->id = sd_field_name(json, "command_id", 0, problems);
+    if (options->id && strlen(options->id) > SD_MAX_COMMAND_ID)
+        sd_problem_add(problems, "command_id", NULL, "is too long");
+    options->close_stdin = sd_field_boolean(json, "close_stdin", 0, problems);
+}
+
 static void execute(session *s, const sd_json *json)
 {
     sd_problems problems = {0};
     sd_command_options options;
     sd_command *command = NULL;
     char *error;
-    int pty;
     sd_command_fields(json, &options, &problems);
-    pty = sd_field_boolean(json, "pty", 0, &problems);
+    session_fields(s, json, &options, &problems);
     if (problems.count > 0) {
         fail_fields(s, &problems);
-        return;
-    }
-    if (pty) {
-        fail(s, "CommandError", "pseudo-terminals are not supported by this version of sandboxd");
         return;
     }
     if (options.id && sd_command_expired(s->agent, options.id)) {
@@ -178,7 +241,7 @@ static void execute(session *s, const sd_json *json)
         free(error);
         return;
     }
-    attach(s, command, 0, 0);
+    attach(s, command, 0, 0, 1);
 }
 
 static void reconnect(session *s, const sd_json *json)
@@ -195,7 +258,7 @@ static void reconnect(session *s, const sd_json *json)
     }
     command = sd_command_find(s->agent, id);
     if (command) {
-        attach(s, command, (int64_t)out, (int64_t)err);
+        attach(s, command, (int64_t)out, (int64_t)err, !s->agent->settings.old_dialect);
         return;
     }
     if (sd_command_expired(s->agent, id))
@@ -204,20 +267,38 @@ static void reconnect(session *s, const sd_json *json)
         fail(s, "CommandNotFound", "there is no command of this id");
 }
 
-/* A message to the command that this connection is attached to. */
+static void take_input(session *s, const sd_json *data)
+{
+    sd_conn *conn = s->ws->conn;
+    if (!data || data->type != SBX_JSON_STRING ||
+        sd_command_input(s->reader.command, data->text, data->len) < SD_MAX_STDIN || s->paused)
+        return;
+    s->paused = 1;
+    sd_pause(conn, 1);
+    watch(s);
+}
+
+static void resize(session *s, const sd_json *json)
+{
+    const sd_json *columns = sd_json_get(json, "cols"), *rows = sd_json_get(json, "rows");
+    if (columns && columns->type == SBX_JSON_INTEGER && columns->integer >= 1 &&
+        columns->integer <= 65535 && rows && rows->type == SBX_JSON_INTEGER && rows->integer >= 1 &&
+        rows->integer <= 65535)
+        sd_command_resize(s->reader.command, (int)columns->integer, (int)rows->integer);
+}
+
+/* A message to the command that this connection is attached to. What is unknown or makes no sense is
+   ignored. */
 static void control(session *s, const sd_json *json, const char *type)
 {
-    const sd_json *data = sd_json_get(json, "data");
-    sd_command *command = s->reader.command;
-    if (strcmp(type, "kill") == 0) {
-        sd_command_kill(command);
-    } else if (strcmp(type, "close_stdin") == 0) {
-        sd_command_close_input(command);
-    } else if (strcmp(type, "input") == 0 && data && data->type == SBX_JSON_STRING) {
-        /* A client that sends more than the command reads has to wait, its other messages too. */
-        if (sd_command_input(command, data->text, data->len) >= SD_MAX_STDIN)
-            sd_pause(s->ws->conn, 1);
-    }
+    if (strcmp(type, "kill") == 0)
+        sd_command_kill(s->reader.command);
+    else if (strcmp(type, "close_stdin") == 0 && !s->agent->settings.old_dialect)
+        sd_command_close_input(s->reader.command);
+    else if (strcmp(type, "input") == 0)
+        take_input(s, sd_json_get(json, "data"));
+    else if (strcmp(type, "resize") == 0)
+        resize(s, json);
 }
 
 static void on_message(sd_ws *ws, const char *data, size_t len)
@@ -267,12 +348,19 @@ static void on_gone(sd_ws *ws)
 
 void sd_handle_session(sd_conn *conn)
 {
-    sd_ws *ws = sd_ws_accept(conn);
+    sd_agent *agent = sd_conn_agent(conn);
+    const int refusal = sd_chaos_refusal(&agent->settings.chaos, uv_now(agent->loop) - agent->born);
     session *s;
+    sd_ws *ws;
+    if (refusal) {
+        sd_error(conn, refusal, "Chaos", "refused as --chaos asks for");
+        return;
+    }
+    ws = sd_ws_accept(conn);
     if (!ws)
         return;
     s = (session *)sd_alloc(sizeof(*s));
-    s->agent = sd_conn_agent(conn);
+    s->agent = agent;
     s->ws = ws;
     s->reader.on_output = on_output;
     s->reader.on_room = on_room;

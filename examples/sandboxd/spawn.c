@@ -1,5 +1,6 @@
 /* Starting a process for a command: its own session and process group, clean signals, no descriptor
-   but its three streams, an environment made from nothing, the limits of the sandbox. */
+   but its three streams, an environment made from nothing, the limits of the sandbox. The streams are
+   pipes, or all three are a pseudo-terminal, which then controls the session. */
 #include "sandboxd.h"
 
 #include <errno.h>
@@ -8,11 +9,13 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 /* How long the child may take to become the command. It is subject to the limits of the sandbox, so
@@ -57,6 +60,8 @@ static void make_environment(environment *env, const sd_spawn *spawn)
                 spawn->home));
     put(env, sd_text("HOME=%s", spawn->home));
     put(env, sd_text("LANG=C.UTF-8"));
+    if (spawn->pty)
+        put(env, sd_text("TERM=xterm-256color"));
     for (member = spawn->env ? spawn->env->child : NULL; member; member = member->next)
         put(env, sd_text("%s=%s", member->name, member->text));
 }
@@ -109,6 +114,8 @@ static void become_command(const plan *p)
     if (sd_limits_apply(p->spawn->limits) < 0)
         f.what = LIMITS;
     f.problem = errno;
+    if (p->spawn->pty)
+        ioctl(p->streams[0], TIOCSCTTY, 0);
     for (i = 0; i < 3; i++)
         dup2(p->streams[i], i);
         /* They are all closed on exec anyway; this is for the one that somebody forgets some day. */
@@ -191,12 +198,36 @@ static char *launch(sd_spawn *spawn, plan *p, int listen_fd)
                    f.what == DIRECTORY ? spawn->cwd : spawn->shell, strerror(f.problem));
 }
 
-/* Opens what the streams need: ours at 2 * i, the child's at 2 * i + 1. 0 or -1 with errno. */
-static int open_streams(int fds[8], int input)
+/* Opens a pseudo-terminal: its master, which is ours, and itself. The master comes a second time, for
+   the input. 0 or -1 with errno. */
+static int open_terminal(int fds[8], const sd_spawn *spawn)
+{
+    struct termios settings;
+    struct winsize size;
+    char path[64];
+    memset(&size, 0, sizeof(size));
+    size.ws_col = (unsigned short)spawn->columns;
+    size.ws_row = (unsigned short)spawn->rows;
+    fds[2] = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (fds[2] < 0 || grantpt(fds[2]) < 0 || unlockpt(fds[2]) < 0 ||
+        ptsname_r(fds[2], path, sizeof(path)) != 0)
+        return -1;
+    fds[0] = fcntl(fds[2], F_DUPFD_CLOEXEC, 0);
+    fds[1] = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (fds[0] < 0 || fds[1] < 0 || tcgetattr(fds[1], &settings) < 0)
+        return -1;
+    settings.c_iflag |= IUTF8; /* so that erasing in a line takes whole characters */
+    if (tcsetattr(fds[1], TCSANOW, &settings) < 0 || ioctl(fds[2], TIOCSWINSZ, &size) < 0)
+        return -1;
+    fds[3] = fcntl(fds[1], F_DUPFD_CLOEXEC, 0);
+    fds[5] = fcntl(fds[1], F_DUPFD_CLOEXEC, 0);
+    return fds[3] < 0 || fds[5] < 0 ? -1 : 0;
+}
+
+/* Opens three pipes, or /dev/null for the first. 0 or -1 with errno. */
+static int open_pipes(int fds[8], int input)
 {
     int i, swap;
-    for (i = 0; i < 8; i++)
-        fds[i] = -1;
     if (input) {
         if (pipe2(fds, O_CLOEXEC) < 0)
             return -1;
@@ -206,10 +237,22 @@ static int open_streams(int fds[8], int input)
     } else if ((fds[1] = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0) {
         return -1;
     }
-    for (i = 2; i < 8; i += 2)
+    for (i = 2; i < 6; i += 2)
         if (pipe2(fds + i, O_CLOEXEC) < 0)
             return -1;
     return 0;
+}
+
+/* Opens what the streams and the report need: ours at 2 * i, the child's at 2 * i + 1. 0 or -1 with
+   errno. */
+static int open_streams(int fds[8], const sd_spawn *spawn)
+{
+    int i;
+    for (i = 0; i < 8; i++)
+        fds[i] = -1;
+    if ((spawn->pty ? open_terminal(fds, spawn) : open_pipes(fds, spawn->input)) < 0)
+        return -1;
+    return pipe2(fds + 6, O_CLOEXEC);
 }
 
 char *sd_spawn_run(sd_spawn *spawn)
@@ -218,7 +261,7 @@ char *sd_spawn_run(sd_spawn *spawn)
     environment env;
     plan p;
     int fds[8], i;
-    if (open_streams(fds, spawn->input) < 0) {
+    if (open_streams(fds, spawn) < 0) {
         problem = sd_text("the process could not be started: %s", strerror(errno));
         close_all(fds, 8);
         return problem;
@@ -242,6 +285,11 @@ char *sd_spawn_run(sd_spawn *spawn)
         keep_non_blocking(spawn->fds[i]);
         if (!problem)
             fds[2 * i] = -1;
+    }
+    spawn->terminal = -1;
+    if (spawn->pty && !problem) {
+        spawn->terminal = fds[1];
+        fds[1] = -1;
     }
     close_all(fds, 8);
     free(argv[0]);

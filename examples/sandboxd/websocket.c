@@ -15,12 +15,6 @@ static void send_frame(sd_ws *ws, int opcode, const char *data, size_t len)
     sd_send(ws->conn, parts, 2);
 }
 
-void sd_ws_send(sd_ws *ws, const char *text, size_t len)
-{
-    if (!ws->closing)
-        send_frame(ws, SBX_WS_TEXT, text, len);
-}
-
 static void leave(sd_ws *ws)
 {
     void (*on_gone)(sd_ws * ws_) = ws->on_gone;
@@ -39,6 +33,15 @@ void sd_ws_close(sd_ws *ws, int code, const char *reason)
     send_frame(ws, SBX_WS_CLOSE, (const char *)payload, len);
     sd_finish(ws->conn);
     leave(ws);
+}
+
+void sd_ws_send(sd_ws *ws, const char *text, size_t len)
+{
+    if (ws->closing)
+        return;
+    send_frame(ws, SBX_WS_TEXT, text, len);
+    if (ws->conn->faults.close_after && ws->conn->sent >= ws->conn->faults.close_after)
+        sd_ws_close(ws, ws->conn->faults.close_code, "closed as --chaos asks for");
 }
 
 /* A client that only pings and never reads does not make pongs pile up: one is owed at most. */
@@ -110,6 +113,14 @@ static void on_input(sd_conn *conn, char *data, size_t len)
             break;
         }
     }
+}
+
+void sd_ws_close_all(sd_server *server, int code, const char *reason)
+{
+    sd_conn *conn;
+    for (conn = server->connections; conn; conn = conn->next)
+        if (conn->on_input == on_input && conn->user)
+            sd_ws_close((sd_ws *)conn->user, code, reason);
 }
 
 static void on_drain(sd_conn *conn)

@@ -22,8 +22,9 @@ import unittest
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from test_sandboxd import (SANDBOXD, SANITIZED, TIME, UUID, Sandbox, Server, WithServer, alive,
-                           copy_program, descendants, main, stat_of, wait_until)
+from test_sandboxd import TIME, UUID, copy_program
+from daemon import (SANDBOXD, SANITIZED, Sandbox, Server, WithServer, alive, descendants, main,
+                    stat_of, wait_until)
 import wire
 
 KINDS = "volumes", "templates", "pools"
@@ -1081,4 +1082,4 @@ class Everywhere(WithOwnServers):
 
 
 if __name__ == "__main__":
-    main(sys.modules[__name__])
+    main(__name__)

@@ -12,10 +12,10 @@ import time
 import unittest
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import test_sandboxd  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import wire  # noqa: E402
-from test_sandboxd import SANDBOXD, Server, alive, descendants, stat_of, wait_until  # noqa: E402
+from daemon import (SANDBOXD, Server, alive, descendants, main, stat_of,  # noqa: E402
+                    wait_until)
 
 PROCESSORS = len(os.sched_getaffinity(0))
 HOG = "python3 -c 'x = bytearray(400 << 20)'"
@@ -405,4 +405,4 @@ class NoLimits(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    test_sandboxd.main(sys.modules[__name__])
+    main(__name__)

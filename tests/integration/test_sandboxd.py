@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Drives build/sandboxd over the wire: isolation, every endpoint, commands, files, bad input, its
-end. Reports in TAP; the last line is "N passed, N failed"."""
+"""Drives build/sandboxd over the wire: isolation, every endpoint, files, bad input, its end;
+test_sessions.py does so with commands over WebSocket. Reports in TAP; the last line is "N passed, N failed"."""
 
 import contextlib
 import ctypes
-import hashlib
 import http.client
 import json
 import os
@@ -12,7 +11,6 @@ import re
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -24,183 +22,12 @@ from urllib.parse import quote, urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import wire  # noqa: E402
-from services import BUILD  # noqa: E402
+from daemon import (SANDBOXD, SANITIZED, Sandbox, Server, WithServer, alive,  # noqa: E402
+                    descendants, main, memory, stat_of, wait_until)
 from wire import Closed, Refused, WebSocket, joined  # noqa: E402
 
-SANDBOXD = BUILD / "sandboxd"
-SANITIZED = b"__asan_init" in SANDBOXD.read_bytes()
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
-
-
-# ---- helpers ----
-
-def wait_until(condition, seconds=10):
-    """Whether the condition came true in time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return condition()
-
-
-def stat_of(pid):
-    """(parent, state) of a process; None if there is none."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return int(fields[1]), fields[0]
-    except (OSError, IndexError):
-        return None
-
-
-def descendants(pid):
-    """All processes that the process has started, directly or not."""
-    parents = {int(name): stat for name in os.listdir("/proc")
-               if name.isdigit() and (stat := stat_of(name))}
-    found, more = [], [pid]
-    while more:
-        parent = more.pop()
-        children = [child for child, stat in parents.items() if stat[0] == parent]
-        found += children
-        more += children
-    return found
-
-
-def alive(pids):
-    return [pid for pid in pids if (stat := stat_of(pid)) and stat[1] not in "ZX"]
-
-
-class Server:
-    """A sandboxd of one's own."""
-
-    def __init__(self, *options, key=None, env=None):
-        self.log = tempfile.TemporaryFile("w+")
-        self.temporary = tempfile.TemporaryDirectory()
-        self.key = {"X-Api-Key": key} if key else {}
-        environment = {**os.environ, "TMPDIR": self.temporary.name, **(env or {})}
-        self.process = subprocess.Popen([SANDBOXD, *options], stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.PIPE, stderr=self.log, text=True,
-                                        env=environment)
-        line = self.process.stdout.readline()
-        assert re.fullmatch(r"listening on http://127\.0\.0\.1:\d+\n", line), line + self.said()
-        self.origin = line.split()[-1]
-        self.url = self.origin + "/v2/sandboxes"
-
-    def said(self):
-        self.log.seek(0)
-        return self.log.read()
-
-    def stop(self, number=signal.SIGTERM):
-        self.process.send_signal(number)
-        return self.process.wait(20)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.stop()
-        self.process.stdout.close()
-        self.log.close()
-        self.temporary.cleanup()
-
-    def call(self, method, path, document=None, **options):
-        options.setdefault("headers", self.key)
-        return wire.request(self.url + path, method, document, **options)
-
-    def create(self, **fields):
-        reply = self.call("POST", "/boxes", {"wait_for_ready": True, "timeout": 30, **fields})
-        assert reply.status == 201, reply
-        return Sandbox(self, reply.json)
-
-
-class Sandbox:
-    def __init__(self, server, document):
-        self.server, self.document = server, document
-        self.name, self.url = document["name"], document["dataplane_url"]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.server.call("DELETE", "/boxes/" + quote(self.name, safe=""))
-
-    def execute(self, command, timeout=20, **fields):
-        return wire.request(f"{self.url}/execute", "POST",
-                            {"command": command, "timeout": timeout, "shell": "/bin/bash",
-                             **fields},
-                            headers=self.server.key, timeout=timeout + 10)
-
-    def run(self, command, **fields):
-        """(exit code, stdout, stderr)"""
-        reply = self.execute(command, **fields)
-        assert reply.status == 200, reply
-        return reply.json["exit_code"], reply.json["stdout"], reply.json["stderr"]
-
-    def output(self, command, **fields):
-        return self.run(command, **fields)[1]
-
-    def socket(self, **options):
-        return WebSocket(f"{self.url}/execute/ws", self.server.key, **options)
-
-    @contextlib.contextmanager
-    def started(self, command, options=None, **fields):
-        """A WebSocket on which the command has been started, and the started message."""
-        with self.socket(**(options or {})) as ws:
-            ws.send(type="execute", command=command, **fields)
-            message = ws.receive()
-            assert message["type"] == "started", message
-            yield ws, message
-
-    def stream(self, command, **fields):
-        """(messages behind started, close code)"""
-        with self.started(command, **fields) as (ws, _):
-            return ws.rest()
-
-    def reconnect(self, command_id, out=0, err=0):
-        """The messages and the close code."""
-        with self.socket() as ws:
-            ws.send(type="reconnect", command_id=command_id, stdout_offset=out, stderr_offset=err)
-            return ws.rest()
-
-    def agent(self):
-        """The process of the agent, as the host sees it."""
-        for pid in descendants(self.server.process.pid):
-            try:
-                if b"--agent" in Path(f"/proc/{pid}/cmdline").read_bytes() and \
-                        b"bwrap" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    return pid
-            except OSError:
-                pass
-        raise AssertionError("there is no agent")
-
-
-class WithServer(unittest.TestCase):
-    """Tests that share one server and one sandbox."""
-
-    @classmethod
-    def setUpClass(cls):
-        cls.server = Server()
-        cls.box = cls.server.create()
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.server.__exit__()
-
-    def expect_error(self, reply, status, kind, message=None):
-        self.assertEqual(reply.status, status, reply)
-        self.assertEqual(set(reply.json), {"detail"}, reply)
-        self.assertEqual(set(reply.detail), {"error", "message"}, reply)
-        self.assertEqual(reply.detail["error"], kind, reply)
-        if message:
-            self.assertRegex(reply.detail["message"], message)
-
-    def expect_problem(self, reply, *loc):
-        self.assertEqual(reply.status, 422, reply)
-        self.assertEqual(set(reply.detail[0]), {"loc", "msg", "type"}, reply)
-        self.assertEqual(reply.detail[0]["loc"], list(loc), reply)
-        self.assertEqual(reply.detail[0]["type"], "value_error", reply)
 
 
 # ---- isolation ----
@@ -815,355 +642,7 @@ class Execute(WithServer):
                                       "echo alive > /tmp/late) & echo done")[1], "done\n")
         self.assertTrue(wait_until(lambda: self.box.output("cat /tmp/late") == "alive\n"))
 
-
-# ---- commands over WebSocket ----
-
-class Sessions(WithServer):
-    def test_a_command_streams_its_output_and_ends_with_its_exit_code(self):
-        with self.box.started("echo out; echo err >&2; exit 3") as (ws, started):
-            self.assertRegex(started["command_id"], f"^{UUID}$")
-            self.assertGreater(started["pid"], 1)
-            messages, code = ws.rest()
-            self.assertEqual(wire.everything(ws.socket), b"")
-        self.assertEqual(code, 1000)
-        self.assertEqual(sorted(messages, key=lambda m: m["type"]), [
-            {"type": "exit", "exit_code": 3},
-            {"type": "stderr", "data": "err\n", "offset": 0},
-            {"type": "stdout", "data": "out\n", "offset": 0}])
-        self.assertEqual(messages[-1]["type"], "exit")
-
-    def test_output_comes_at_once(self):
-        with self.box.started("echo a; sleep 0.5; printf b; sleep 0.5") as (ws, _):
-            start = time.monotonic()
-            self.assertEqual(ws.receive(), {"type": "stdout", "data": "a\n", "offset": 0})
-            self.assertLess(time.monotonic() - start, 0.3)
-            self.assertEqual(ws.receive(), {"type": "stdout", "data": "b", "offset": 2})
-            self.assertLess(time.monotonic() - start, 0.8)
-
-    def test_characters_are_never_split(self):
-        text = "a\u00e4\u20ac\U0001f600" * 30000
-        wire.upload(self.box.url, "/tmp/text", text.encode())
-        messages, _ = self.box.stream("cat /tmp/text; printf '\\xf0\\x9f'; sleep 0.2; "
-                                      "printf '\\x98\\x80'; printf '\\xe2\\x82'")
-        self.assertEqual(joined(messages, "stdout"), text + "\U0001f600\ufffd")
-        self.assertLessEqual(max(len(m.get("data", "").encode()) for m in messages), 65536)
-
-    def test_control_characters_are_escaped(self):
-        data = bytes(range(128)) * 2000
-        wire.upload(self.box.url, "/tmp/ascii", data)
-        self.assertEqual(joined(self.box.stream("cat /tmp/ascii")[0], "stdout").encode(), data)
-
-    def test_invalid_bytes_are_replaced_wherever_they_are_cut(self):
-        data = bytes((i * i * 31 + i // 7) % 256 for i in range(300000))
-        wire.upload(self.box.url, "/tmp/noise", data)
-        messages, _ = self.box.stream("cat /tmp/noise")
-        self.assertEqual(joined(messages, "stdout"), data.decode("utf-8", "replace"))
-
-    def test_a_hundred_megabytes_arrive_whole(self):
-        messages, code = self.box.stream("head -c 100000000 /dev/zero | tr '\\0' 'x'")
-        self.assertEqual((len(joined(messages, "stdout")), messages[-1], code),
-                         (100000000, {"type": "exit", "exit_code": 0}, 1000))
-
-    def test_a_slow_client_loses_nothing(self):
-        with self.box.started("seq 1 400000", options={"receive_buffer": 4096}) as (ws, _):
-            time.sleep(1)
-            messages, _ = ws.rest()
-        self.assertEqual(joined(messages, "stdout"),
-                         "".join(f"{i}\n" for i in range(1, 400001)))
-
-    def test_a_slow_client_makes_the_command_wait(self):
-        command = "for i in {1..40}; do head -c 1000000 /dev/zero | tr '\\0' x; " \
-                  "echo $i > /tmp/i; done"
-        with self.box.started(command, options={"receive_buffer": 4096}) as (ws, started):
-            time.sleep(1)
-            self.assertLess(int(self.box.output("cat /tmp/i")), 20)
-            self.assertEqual(len(joined(ws.rest()[0], "stdout")), 40000000)
-            self.assertTrue(started)
-
-    def test_input_reaches_the_command(self):
-        with self.box.started("read a; echo got $a; cat; echo end") as (ws, _):
-            ws.send(type="input", data="one\n")
-            self.assertEqual(ws.receive()["data"], "got one\n")
-            ws.send(type="input", data="\u00e4\u0000x")
-            ws.send(type="unknown", data=1)
-            ws.send(type="input")
-            ws.send(type="close_stdin")
-            ws.send(type="input", data="too late")
-            messages, _ = ws.rest()
-        self.assertEqual(joined(messages, "stdout"), "\u00e4\u0000xend\n")
-
-    def test_large_input_is_not_lost(self):
-        text = "0123456789abcde\n" * 65536
-        with self.box.started("sleep 0.3; sha256sum; sleep 0.2") as (ws, _):
-            for _ in range(6):
-                ws.send(type="input", data=text)
-            ws.send(type="close_stdin")
-            messages, _ = ws.rest()
-        self.assertEqual(joined(messages, "stdout").split()[0],
-                         hashlib.sha256(text.encode() * 6).hexdigest())
-
-    def test_close_stdin_at_the_start_ends_input_at_once(self):
-        messages, _ = self.box.stream("cat; echo end", close_stdin=True)
-        self.assertEqual(joined(messages, "stdout"), "end\n")
-
-    def test_a_command_that_does_not_read_its_input_can_still_be_killed(self):
-        with self.box.started("sleep 100") as (ws, _):
-            for _ in range(3):
-                ws.send(type="input", data="x" * 300000)
-            ws.send(type="kill")
-            self.assertEqual(ws.rest()[0], [{"type": "exit", "exit_code": 137}])
-
-    def test_kill_ends_the_whole_process_group(self):
-        with self.box.started("sleep 100.4 & sleep 100.4 & echo ready; wait") as (ws, _):
-            ws.receive()
-            ws.send(type="kill")
-            self.assertEqual(ws.rest(), ([{"type": "exit", "exit_code": 137}], 1000))
-        self.assertEqual(self.box.output("pgrep -f 'sleep [1]00.4'"), "")
-
-    def test_kill_works_when_the_client_goes_right_after_it(self):
-        with self.box.started("sleep 100.5") as (ws, started):
-            ws.send(type="kill")
-        self.assertTrue(wait_until(lambda: not self.box.output("pgrep -f 'sleep [1]00.5'")))
-        self.assertEqual(self.box.reconnect(started["command_id"])[0][-1],
-                         {"type": "exit", "exit_code": 137})
-
-    def test_kill_works_when_the_connection_is_reset_amid_output(self):
-        for _ in range(5):
-            with self.box.started("yes 100.51") as (ws, _):
-                ws.receive()
-                ws.send(type="kill")
-                ws.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.assertTrue(wait_until(lambda: not self.box.output("pgrep -f '[1]00.51'"), 3))
-
-    def test_a_command_that_runs_too_long_ends_with_command_timeout(self):
-        messages, code = self.box.stream("echo a; sleep 100.6 & sleep 100.6", timeout_seconds=0.3)
-        self.assertEqual(messages, [
-            {"type": "stdout", "data": "a\n", "offset": 0},
-            {"type": "error", "error_type": "CommandTimeout",
-             "error": "Command timed out after 0.3 seconds"}])
-        self.assertEqual(code, 1000)
-        self.assertEqual(self.box.output("pgrep -f 'sleep [1]00.6'"), "")
-
-    def test_the_old_name_of_the_timeout_is_understood(self):
-        # The Python client of March 2026 calls it so.
-        self.assertEqual(self.box.stream("sleep 100", timeout=0.2)[0][-1]["error_type"],
-                         "CommandTimeout")
-
-    def test_a_timeout_of_0_is_none(self):
-        messages, _ = self.box.stream("sleep 0.2; echo a", timeout_seconds=0)
-        self.assertEqual(messages[-1], {"type": "exit", "exit_code": 0})
-
-    def test_a_command_that_cannot_start_is_an_error_message(self):
-        for fields, text in (({"shell": "/none"}, "cannot run /none"), ({"cwd": "/none"}, "/none"),
-                             ({"command": None}, "command is required"),
-                             ({"timeout_seconds": "x"}, "timeout_seconds must be a number"),
-                             ({"env": {"A": None}}, "env must be a string"),
-                             ({"command_id": "x" * 129}, "command_id is too long"),
-                             ({"pty": True}, "pseudo-terminals")):
-            with self.box.socket() as ws:
-                ws.send(**{"type": "execute", "command": "true", **fields})
-                messages, code = ws.rest()
-            self.assertEqual(([m["type"] for m in messages], code), (["error"], 1000), fields)
-            self.assertEqual(messages[0]["error_type"], "CommandError")
-            self.assertIn(text, messages[0]["error"])
-
-    def test_pings_are_answered(self):
-        with self.box.started("sleep 0.5") as (ws, _):
-            ws.send_frame(wire.PING, b"are you there")
-            self.assertEqual(ws.frame(), (wire.PONG, b"are you there"))
-            ws.send_frame(wire.PING)
-            self.assertEqual(ws.frame(), (wire.PONG, b""))
-
-    def test_a_flood_of_pings_does_not_pile_up(self):
-        agent = self.box.agent()
-        before = memory(agent, "VmRSS")
-        with self.box.started("sleep 2", options={"receive_buffer": 4096}) as (ws, _):
-            frame = b"\x89\xfd\x00\x00\x00\x00" + b"p" * 125
-            ws.socket.settimeout(5)
-            try:
-                for _ in range(200):
-                    ws.socket.sendall(frame * 400)
-            except TimeoutError:
-                pass
-            after = memory(agent, "VmRSS")
-        if not SANITIZED:
-            self.assertLess(after - before, 4 << 20)
-        self.assertEqual(self.box.output("echo ok"), "ok\n")
-
-
-class Reconnecting(WithServer):
-    def test_a_running_command_goes_on_from_the_offsets(self):
-        with self.box.started("printf 12345; printf abc >&2; read x; echo $x") as (ws, started):
-            got = [ws.receive(), ws.receive()]
-        self.assertEqual({(m["type"], m["data"]) for m in got},
-                         {("stdout", "12345"), ("stderr", "abc")})
-        with self.box.socket() as ws:
-            ws.send(type="reconnect", command_id=started["command_id"], stdout_offset=3,
-                    stderr_offset=3)
-            self.assertEqual(ws.receive(), started)
-            self.assertEqual(ws.receive(), {"type": "stdout", "data": "45", "offset": 3})
-            ws.send(type="input", data="x\n")
-            self.assertEqual(ws.rest(), ([{"type": "stdout", "data": "x\n", "offset": 5},
-                                          {"type": "exit", "exit_code": 0}], 1000))
-
-    def test_an_ended_command_can_be_read_again(self):
-        with self.box.started("echo hello; exit 5") as (ws, started):
-            ws.rest()
-        for offset, data in (0, "hello\n"), (2, "llo\n"), (6, None), (1000, None):
-            messages, code = self.box.reconnect(started["command_id"], offset)
-            expected = [started] + ([{"type": "stdout", "data": data, "offset": offset}]
-                                    if data else []) + [{"type": "exit", "exit_code": 5}]
-            self.assertEqual((messages, code), (expected, 1000))
-
-    def test_an_error_can_be_read_again(self):
-        with self.box.started("sleep 9", timeout_seconds=0.1) as (ws, started):
-            ws.rest()
-        self.assertEqual(self.box.reconnect(started["command_id"])[0][-1]["error_type"],
-                         "CommandTimeout")
-
-    def test_offsets_inside_a_character_go_back_to_its_start(self):
-        with self.box.started("printf 'a\u20acb'") as (ws, started):
-            ws.rest()
-        for offset, start, data in (1, 1, "\u20acb"), (2, 1, "\u20acb"), (3, 1, "\u20acb"), \
-                (4, 4, "b"):
-            self.assertEqual(self.box.reconnect(started["command_id"], offset)[0][1],
-                             {"type": "stdout", "data": data, "offset": start})
-
-    def test_without_a_client_the_last_output_is_kept(self):
-        text = "".join(f"{i:06}\u20ac" for i in range(400000))
-        wire.upload(self.box.url, "/tmp/long", text.encode())
-        with self.box.started("read x; cat /tmp/long; sleep 0.1") as (ws, started):
-            ws.send(type="input", data="\n")
-        time.sleep(1)
-        messages, _ = self.box.reconnect(started["command_id"])
-        first = next(m["offset"] for m in messages if m["type"] == "stdout")
-        size = len(text.encode())
-        self.assertGreaterEqual(size - first, (1 << 20) - 3)
-        self.assertLessEqual(size - first, 1 << 20)
-        self.assertEqual(joined(messages, "stdout"), text.encode()[first:].decode())
-
-    def test_several_clients_see_the_same(self):
-        with self.box.started("read x; seq 1 100000") as (ws, started), \
-                self.box.socket() as other, self.box.socket() as third:
-            for late in other, third:
-                late.send(type="reconnect", command_id=started["command_id"], stdout_offset=0,
-                          stderr_offset=0)
-                self.assertEqual(late.receive(), started)
-            other.send(type="input", data="\n")
-            results = [None] * 3
-
-            def read(index, client):
-                results[index] = joined(client.rest()[0], "stdout")
-            threads = [threading.Thread(target=read, args=pair)
-                       for pair in enumerate((ws, other, third))]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        self.assertEqual(results, ["".join(f"{i}\n" for i in range(1, 100001))] * 3)
-
-    def test_an_execute_with_a_known_id_attaches(self):
-        for name in "0192f1aa-bbcc-7def-8123-456789abcdef", "0192f1aabbcc7def8123456789abcdee", \
-                "x y":
-            with self.box.started("echo run >> /tmp/runs; echo one; sleep 0.3",
-                                  command_id=name) as (_, first):
-                self.assertEqual(first["command_id"], name)
-            for _ in range(2):
-                with self.box.started("echo run >> /tmp/runs; echo two",
-                                      command_id=name) as (ws, again):
-                    self.assertEqual(again, first)
-                    self.assertEqual(ws.rest()[0], [
-                        {"type": "stdout", "data": "one\n", "offset": 0},
-                        {"type": "exit", "exit_code": 0}])
-        self.assertEqual(self.box.output("wc -l < /tmp/runs"), "3\n")
-
-    def test_unknown_commands_and_expired_ones_are_errors(self):
-        messages, code = self.box.reconnect("none")
-        self.assertEqual((messages[0]["error_type"], code), ("CommandNotFound", 1000))
-        with self.box.started("true", ttl_seconds=0, command_id="short") as (ws, _):
-            ws.rest()
-        self.assertTrue(wait_until(
-            lambda: self.box.reconnect("short")[0][0]["type"] == "error"))
-        self.assertEqual(self.box.reconnect("short")[0][0]["error_type"], "SessionExpired")
-        with self.box.socket() as ws:
-            ws.send(type="execute", command="echo again", command_id="short")
-            self.assertEqual(ws.rest()[0][0]["error_type"], "SessionExpired")
-        for fields in {}, {"command_id": 1}, {"command_id": "x", "stdout_offset": -1}, \
-                {"command_id": "x", "stderr_offset": "1"}:
-            with self.box.socket() as ws:
-                ws.send(type="reconnect", **fields)
-                self.assertEqual(ws.rest()[0][0]["error_type"], "CommandError")
-
-    def test_the_time_to_live_starts_at_the_end(self):
-        with self.box.started("sleep 0.4; echo a", ttl_seconds=0.5) as (ws, started):
-            ws.rest()
-        self.assertEqual(self.box.reconnect(started["command_id"])[0][-1]["type"], "exit")
-        time.sleep(0.7)
-        self.assertEqual(self.box.reconnect(started["command_id"])[0][-1]["error_type"],
-                         "SessionExpired")
-
-    def test_a_command_without_clients_is_killed_after_its_idle_timeout(self):
-        with self.box.started("sleep 100.7", idle_timeout_seconds=0.5) as (ws, started):
-            time.sleep(0.7)  # a client pauses the timer
-            ws.send_frame(wire.PING, b"x")
-            self.assertEqual(ws.frame(), (wire.PONG, b"x"))
-        self.assertIn("sleep", self.box.output("pgrep -fl 'sleep [1]00.7'"))
-        self.assertTrue(wait_until(lambda: not self.box.output("pgrep -f 'sleep [1]00.7'"), 3))
-        self.assertEqual(self.box.reconnect(started["command_id"])[0][-1],
-                         {"type": "exit", "exit_code": 137})
-
-    def test_an_idle_timeout_of_minus_1_is_never(self):
-        with self.box.started("sleep 1; echo a", idle_timeout_seconds=-1) as (_, started):
-            pass
-        time.sleep(0.3)
-        self.assertEqual(joined(self.box.reconnect(started["command_id"])[0], "stdout"), "a\n")
-
-    def test_kill_on_disconnect_waits_for_the_last_client(self):
-        with self.box.started("sleep 100.8", kill_on_disconnect=True) as (ws, started):
-            with self.box.socket() as other:
-                other.send(type="reconnect", command_id=started["command_id"])
-                self.assertEqual(other.receive(), started)
-            time.sleep(0.2)
-            self.assertTrue(self.box.output("pgrep -f 'sleep [1]00.8'"))
-            ws.send_frame(wire.CLOSE, b"\x03\xe8")
-            self.assertTrue(wait_until(lambda: not self.box.output("pgrep -f 'sleep [1]00.8'"), 2))
-
-    def test_a_close_of_the_client_is_answered_and_the_command_runs_on(self):
-        for payload in b"", b"\x03\xe8", b"\x03\xf3bye":
-            with self.box.started("sleep 0.3; echo a") as (ws, started):
-                ws.send_frame(wire.CLOSE, payload)
-                with self.assertRaises(Closed) as closed:
-                    ws.receive()
-                self.assertEqual(closed.exception.code,
-                                 int.from_bytes(payload[:2], "big") if payload else 1005)
-                self.assertEqual(wire.everything(ws.socket), b"")
-            self.assertEqual(joined(self.box.reconnect(started["command_id"])[0], "stdout"), "a\n")
-
-    def test_two_hundred_commands_run_at_once(self):
-        sockets = []
-        try:
-            for i in range(200):
-                ws = self.box.socket()
-                sockets.append(ws)
-                ws.send(type="execute", command=f"read x; echo {i}")
-            for ws in sockets:
-                self.assertEqual(ws.receive()["type"], "started")
-            for ws in sockets:
-                ws.send(type="input", data="\n")
-            self.assertEqual([joined(ws.rest()[0], "stdout") for ws in sockets],
-                             [f"{i}\n" for i in range(200)])
-        finally:
-            for ws in sockets:
-                ws.socket.close()
-
-
 # ---- files ----
-
-def memory(pid, name):
-    """VmRSS or VmHWM of a process, in bytes."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(rf"^{name}:\s+(\d+) kB", text, re.M).group(1)) * 1024
-
 
 class Files(WithServer):
     def test_bytes_come_back_as_they_were(self):
@@ -1618,7 +1097,7 @@ class TheEnd(unittest.TestCase):
         return descendants(server.process.pid)
 
     def test_signals_to_end_leave_no_process_and_no_file(self):
-        for number in signal.SIGTERM, signal.SIGINT, signal.SIGHUP:
+        for number in signal.SIGTERM, signal.SIGINT:
             with Server() as server:
                 processes = self.busy(server)
                 self.assertGreater(len(alive(processes)), 10)
@@ -1716,14 +1195,34 @@ class TheEnd(unittest.TestCase):
                               (["--image", "x"], "--image"), (["--image", "a=/none"], "--image"),
                               (["--max-sandboxes", "0"], "--max-sandboxes"),
                               (["--max-volumes", "1x"], "--max-volumes"),
-                              (["--api-key", ""], "empty"), (["--none"], "--none"), (["x"], "x")):
+                              (["--api-key", ""], "empty"), (["--none"], "--none"), (["x"], "x"),
+                              (["--ring-bytes", "4095"], "--ring-bytes is"),
+                              (["--ring-bytes", "67108865"], "--ring-bytes is"),
+                              (["--ring-bytes", "1M"], "--ring-bytes is"),
+                              (["--stall-seconds", "-1"], "--stall-seconds is"),
+                              (["--stall-seconds", "nan"], "--stall-seconds is"),
+                              (["--dialect", "2026-04"], "--dialect is"),
+                              (["--chaos", ""], "--chaos does not know"),
+                              (["--chaos", "cut=5,cutx=5"], "--chaos does not know cutx=5"),
+                              (["--chaos", "cut=0"], "it is cut=N, cut=A-B"),
+                              (["--chaos", "fin=9-8"], "fin=9-8 is wrong"),
+                              (["--chaos", "fin=8-"], "fin=8- is wrong"),
+                              (["--chaos", "cut=1\nstart"], "--chaos is a line"),
+                              (["--chaos", "close=1001"], "close=1001 is wrong"),
+                              (["--chaos", "close=999:5"], "close=999:5 is wrong"),
+                              (["--chaos", "refuse=200:1"], "refuse=200:1 is wrong"),
+                              (["--chaos", "refuse=503:2h"], "refuse=503:2h is wrong"),
+                              (["--chaos", "delay=20"], "delay=20 is wrong"),
+                              (["--chaos", "no-started=x"], "no-started=x is wrong"),
+                              (["--chaos", "seed"], "seed is wrong")):
             done = subprocess.run([SANDBOXD, *options], capture_output=True, text=True)
             self.assertEqual((done.returncode, done.stdout), (2, ""), options)
             self.assertIn(text, done.stderr)
         done = subprocess.run([SANDBOXD, "--help"], capture_output=True, text=True)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         for option in "--port", "--data", "--api-key", "--image", "--max-sandboxes", \
-                "--max-volumes", "--no-isolation", "SANDBOXD_API_KEY":
+                "--max-volumes", "--no-isolation", "--limits", "--ring-bytes", "--stall-seconds", \
+                "--dialect", "--chaos", "cut=A-B", "refuse=STATUS:K", "SANDBOXD_API_KEY":
             self.assertIn(option, done.stdout)
         done = subprocess.run([SANDBOXD, "--version"], capture_output=True, text=True)
         self.assertRegex(done.stdout, r"^sandboxd \d+\.\d+\.\d+\n$")
@@ -1745,64 +1244,5 @@ class TheEnd(unittest.TestCase):
                                  [f"0100007F:{port}"])
 
 
-# ---- report ----
-
-class Report(unittest.TestResult):
-    """Says in TAP how each test went."""
-
-    def __init__(self):
-        super().__init__()
-        self.number = 0
-        self.counts = {"passed": 0, "failed": 0, "skipped": 0}
-        self.problems = []
-
-    def say(self, kind, test, text=""):
-        self.number += 1
-        self.counts[kind] += 1
-        name = str(getattr(test, "_testMethodName", test)).removeprefix("test_").replace("_", " ")
-        print({"passed": f"ok {self.number} - {name}", "failed": f"not ok {self.number} - {name}",
-               "skipped": f"ok {self.number} # SKIP {name}"}[kind])
-        if text:
-            print(re.sub("^", "# ", text.rstrip("\n"), flags=re.M))
-        sys.stdout.flush()
-
-    def startTest(self, test):
-        super().startTest(test)
-        self.problems = []
-
-    def addSuccess(self, test):
-        self.say("passed", test)
-
-    def addSkip(self, test, reason):
-        self.say("skipped", test, reason)
-
-    def addFailure(self, test, err):
-        self.say("failed", test, self._exc_info_to_string(err, test))
-
-    addError = addFailure
-
-    def addSubTest(self, test, subtest, err):
-        if err:
-            self.problems.append(f"{subtest}\n{self._exc_info_to_string(err, test)}")
-
-    def stopTest(self, test):
-        if self.problems:
-            self.say("failed", test, "\n".join(self.problems))
-
-
-def main(module):
-    """Runs the tests of a module, or those that the command line names."""
-    tests = unittest.defaultTestLoader.loadTestsFromModule(module)
-    if len(sys.argv) > 1:
-        tests = unittest.defaultTestLoader.loadTestsFromNames(sys.argv[1:], module)
-    report = Report()
-    print(f"1..{tests.countTestCases()}")
-    tests.run(report)
-    counts = report.counts
-    print(f"{counts['passed']} passed, {counts['failed']} failed"
-          + (f", {counts['skipped']} skipped" if counts["skipped"] else ""))
-    sys.exit(counts["failed"] > 0)
-
-
 if __name__ == "__main__":
-    main(sys.modules[__name__])
+    main(__name__)
