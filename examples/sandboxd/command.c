@@ -484,9 +484,9 @@ void sd_command_reaped(sd_agent *agent, pid_t pid, int wait_status)
     check_done(command);
 }
 
-/* The process group does not have all: job control gives each job a group of its own, but no session
-   of its own. Who made one has asked to outlive this. A process may fork while the others are killed,
-   so that takes rounds. */
+/* The process group does not have all: job control gives each job a group of its own, but no
+   session of its own. Who made one has asked to outlive this. A process may fork while the
+   others are killed, so that takes rounds. */
 void sd_command_kill(sd_command *command)
 {
     int rounds = 0;
@@ -547,8 +547,8 @@ size_t sd_command_input(sd_command *command, const char *data, size_t len)
     return command->input_waiting;
 }
 
-/* A terminal cannot be closed by half: the end of input is typed there. That ends a line at once, or,
-   where none was begun, what is read. */
+/* A terminal cannot be closed by half: the end of input is typed there. That ends a line at
+   once, or, where none was begun, what is read. */
 static void type_end(sd_command *command)
 {
     struct termios settings;

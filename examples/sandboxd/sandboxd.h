@@ -157,8 +157,8 @@ const sd_json *sd_json_get(const sd_json *object, const char *name);
 
 /* ---- ring.c ---- */
 
-/* The last bytes of a stream, as many as it has room for, by their offset in it. The same memory is mapped twice,
-   one after the other, so that what is there always lies in one piece. */
+/* The last bytes of a stream, as many as it has room for, by their offset in it. The same memory
+   is mapped twice, one after the other, so that what is there always lies in one piece. */
 typedef struct sd_ring {
     char *base;
     size_t size;
@@ -301,8 +301,8 @@ void sd_reply_start(sd_conn *conn, int status, const char *type, const char *hea
 void sd_send_body(sd_conn *conn, const char *data, size_t len);
 void sd_reply_end(sd_conn *conn);
 
-/* Sends up to three parts, what it can at once; the rest waits in memory. How much waits, sd_pending
-   tells. */
+/* Sends up to three parts, what it can at once; the rest waits in memory. How much waits,
+   sd_pending tells. */
 void sd_send(sd_conn *conn, const uv_buf_t *parts, unsigned count);
 size_t sd_pending(const sd_conn *conn);
 /* How much the client's machine has not taken yet. */
@@ -634,8 +634,8 @@ struct sd_command {
     sd_command *next; /* an older one */
 };
 
-/* Reads the fields that a command has over HTTP and WebSocket; what is wrong is noted. The time limit
-   is called timeout_seconds by some clients, and by old ones timeout everywhere. */
+/* Reads the fields that a command has over HTTP and WebSocket; what is wrong is noted. The time
+   limit is called timeout_seconds by some clients, and by old ones timeout everywhere. */
 void sd_command_fields(const sd_json *json, sd_command_options *options, sd_problems *problems);
 
 /* Starts a command. NULL: *error says why, to be freed. */

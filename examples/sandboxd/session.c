@@ -287,8 +287,8 @@ static void resize(session *s, const sd_json *json)
         sd_command_resize(s->reader.command, (int)columns->integer, (int)rows->integer);
 }
 
-/* A message to the command that this connection is attached to. What is unknown or makes no sense is
-   ignored. */
+/* A message to the command that this connection is attached to. What is unknown or makes no
+   sense is ignored. */
 static void control(session *s, const sd_json *json, const char *type)
 {
     if (strcmp(type, "kill") == 0)

@@ -319,8 +319,8 @@ class Sessions(WithServer):
 
 class Terminals(WithServer):
     def test_a_terminal_is_one(self):
-        with Terminal(self.box, "tty; tty <&2; stty size; echo $TERM >&2; ps -o tty= -p $$; exit 3") \
-                as terminal:
+        with Terminal(self.box, "tty; tty <&2; stty size; echo $TERM >&2; "
+                                "ps -o tty= -p $$; exit 3") as terminal:
             self.assertEqual(terminal.end(), {"type": "exit", "exit_code": 3})
             self.assertRegex(terminal.shown, r"^(/dev/pts/\d+)\r\n\1\r\n24 80\r\nxterm-256color\r\n"
                                              r"pts/\d+ *\r\n$")
@@ -336,7 +336,8 @@ class Terminals(WithServer):
 
     def test_without_one_there_is_none(self):
         self.assertEqual(self.box.run("tty; env | grep -c TERM", pty=True)[1], "not a tty\n0\n")
-        with self.box.started("tty; exec 3</dev/tty; echo $?; read x; echo $x", pty=False) as (ws, _):
+        with self.box.started("tty; exec 3</dev/tty; echo $?; read x; echo $x",
+                              pty=False) as (ws, _):
             ws.send(type="resize", cols=100, rows=100)
             ws.send(type="input", data="on\n")
             messages, code = ws.rest()
@@ -618,7 +619,7 @@ class Kill(WithServer):
             self.assertTrue(wait_until(lambda: self.count("100.44") == 0), fields)
 
     def test_processes_that_are_stopped_or_fork_are_killed(self):
-        with self.box.started("set -m; for i in 1 2 3 4 5; do (while :; do /bin/true; done) & done; "
+        with self.box.started("set -m; for i in {1..5}; do (while :; do /bin/true; done) & done; "
                               "sleep 100.45 & sleep 0.3; kill -STOP $! $$") as (ws, started):
             self.assertTrue(wait_until(lambda: self.box.output(
                 f"ps -o state= -p {started['pid']}").strip() == "T"))
@@ -764,7 +765,8 @@ class Rings(unittest.TestCase):
 
     def test_a_client_that_takes_nothing_is_disconnected(self):
         # More than all buffers on the way to it.
-        command = "read x; head -c 20000000 /dev/zero | tr '\\0' x; head -c 100 /dev/zero | tr '\\0' y"
+        command = ("read x; head -c 20000000 /dev/zero | tr '\\0' x; "
+                   "head -c 100 /dev/zero | tr '\\0' y")
         with self.box.started(command, {"receive_buffer": 4096}) as (stuck, started), \
                 self.box.socket() as other:
             other.send(type="reconnect", command_id=started["command_id"])
@@ -786,8 +788,8 @@ class Rings(unittest.TestCase):
         self.assertEqual((joined(messages, "stdout"), code), ("y" * 100, 1000))
 
     def test_a_client_that_takes_a_little_is_not(self):
-        with self.box.started("head -c 20000000 /dev/zero | tr '\\0' x", {"receive_buffer": 1 << 18}) \
-                as (ws, _):
+        with self.box.started("head -c 20000000 /dev/zero | tr '\\0' x",
+                              {"receive_buffer": 1 << 18}) as (ws, _):
             size, start = 0, time.monotonic()
             while time.monotonic() - start < 4:
                 until = size + 200000
@@ -1247,7 +1249,8 @@ class Chaos(unittest.TestCase):
 
     def test_random_numbers_are_the_same_each_time(self):
         sizes = [[size for size, _ in self.sizes(self.chaos(text), 6)]
-                 for text in ("cut=50000-500000", "cut=50000-500000,seed=1", "cut=50000-500000,seed=2")]
+                 for text in ("cut=50000-500000", "cut=50000-500000,seed=1",
+                              "cut=50000-500000,seed=2")]
         self.assertEqual(sizes[0], sizes[1])
         self.assertNotEqual(sizes[0], sizes[2])
         for one in sizes:
