@@ -47,6 +47,10 @@ look() {
     need libcmocka-dev library cmocka
     need valgrind have valgrind
     need procps have pgrep
+    need strace have strace
+    # For the tests of terminals; vi and top by their paths, since sandboxes have the system's own.
+    need tmux have tmux
+    need vim-tiny file /usr/bin/vi
     need clang have clang
     # The runtime of the sanitizers and of libFuzzer. Only clang knows its version, so if there is no
     # clang yet, the second look finds this out.

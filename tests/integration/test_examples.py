@@ -71,6 +71,7 @@ EXAMPLES = {
     "kill": prints("kill", r"started\nExit code: 137\n"),
     "stdin": prints("stdin", r"Name: Hello World\n"),
     "reconnect": prints("reconnect", r"line 1\n-- another handle --\nline 2\nline 3\nline 4\n"),
+    "pty": prints("pty", r">>> print\('hello'\)\nhello\n>>> exit\(\)\nthis is a terminal\n"),
     "no_timeout": prints("no_timeout", r"Ready on port 8000\nother work\nstopped: true\n"),
     "lifetimes": prints("lifetimes",
                         r"within its TTL: exit code 3\nafter its TTL: it is forgotten\n"
