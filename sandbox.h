@@ -10064,7 +10064,7 @@ static sbx_status sbxi_command_lose(sbx_command *c)
     c->kill_at = 0;
     if (kill_left)
         return sbxi_fail_killed(c, ", but the connection ended before its exit code came");
-    if (!doubt || c->reconnect)
+    if (!doubt)
         return SBX_OK;
     if (!c->pty && !sbxi_flag_get(&c->killed))
         return sbxi_fail(&c->op.error, SBX_E_CONNECTION,

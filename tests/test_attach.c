@@ -538,6 +538,25 @@ static void reconnecting_in_a_pause_ends_the_pause_and_forgets_the_failures(void
     scene_end(&s);
 }
 
+static void reconnecting_has_as_long_as_the_first_time(void **state)
+{
+    scene s;
+    peer *p;
+    (void)state;
+    world_init(&s.w);
+    p = executing_peer(&s.w);
+    peer_ws_text(p, STARTED);
+    p = reattached_peer(&s.w, "0", "0");
+    p->connect_ms = 29000;
+    peer_exits(p, EXIT("0"));
+    scene_start(&s, NULL);
+    assert_int_equal(next(&s, 10), SBX_AGAIN);
+    reconnect(&s);
+    ends_well(&s, 0, "");
+    assert_int_equal(s.w.now - s.start, 29010);
+    scene_end(&s);
+}
+
 static void a_chunk_that_waits_survives_reconnecting(void **state)
 {
     static const char *const texts[] = {"plain", "esc\\u0061ped"};
@@ -711,6 +730,7 @@ int main(void)
         cmocka_unit_test(reconnecting_before_the_first_step_changes_nothing),
         cmocka_unit_test(reconnecting_before_started_sends_the_same_execute),
         cmocka_unit_test(reconnecting_in_a_pause_ends_the_pause_and_forgets_the_failures),
+        cmocka_unit_test(reconnecting_has_as_long_as_the_first_time),
         cmocka_unit_test(a_chunk_that_waits_survives_reconnecting),
         cmocka_unit_test(a_command_that_has_ended_cannot_be_reconnected),
         cmocka_unit_test(a_call_that_stays_cancelled_stays_so),

@@ -429,6 +429,37 @@ static void many_threads_feed_while_the_owner_waits(void **state)
     end(&s);
 }
 
+static void *feed_soon(void *user)
+{
+    scene *s = (scene *)user;
+    pause_ms(300);
+    s->acted = now_ms();
+    (void)sbx_command_input(s->command, "x", 1, NULL);
+    pause_ms(200);
+    (void)sbx_command_close_input(s->command, NULL);
+    return NULL;
+}
+
+static void input_leaves_at_once_though_the_owner_sleeps(void **state)
+{
+    pthread_t thread;
+    sbx_result *result;
+    scene s;
+    int64_t late;
+    (void)state;
+    begin(&s);
+    start(&s, "cat", 0);
+    assert_int_equal(pthread_create(&thread, NULL, feed_soon, &s), 0);
+    assert_int_equal(sbx_command_result(s.command, &result, &s.err), SBX_OK);
+    late = now_ms();
+    pthread_join(thread, NULL);
+    assert_in_range(late - s.acted, 190, 200 + LATE_MS);
+    sbx_free(result);
+    stop_server(&s);
+    assert_string_equal(s.server.input.data, "x");
+    end(&s);
+}
+
 static void *size_and_feed(void *user)
 {
     scene *s = (scene *)user;
@@ -515,6 +546,7 @@ int main(void)
         cmocka_unit_test(another_thread_kills_while_the_owner_waits),
         cmocka_unit_test(a_signal_handler_kills),
         cmocka_unit_test(many_threads_feed_while_the_owner_waits),
+        cmocka_unit_test(input_leaves_at_once_though_the_owner_sleeps),
         cmocka_unit_test(another_thread_may_do_all_that_is_allowed),
         cmocka_unit_test(two_hundred_commands_run_at_once_on_one_thread),
     };
