@@ -89,12 +89,13 @@ class LocalServer(Service):
 class Answer:
     """What the stand-in says: a status with a JSON document or bytes, after some time; or, to a
     WebSocket, messages, each a JSON document. Then it closes, or it stays and listens until the
-    client goes: heard are the client's messages, and a kill is answered by an exit."""
+    client goes: heard are the client's messages, and a kill is answered by an exit if it obeys."""
 
     def __init__(self, status=200, document=None, body=None, length=None, after=0.0, messages=None,
-                 stay=False):
+                 stay=False, obeys=True):
         self.messages = messages
         self.stay = stay
+        self.obeys = obeys
         self.heard = []
         self.status = status
         self.body = json.dumps(document if document is not None else {}).encode() \
@@ -206,7 +207,7 @@ class StandIn(Service):
             if head[0] != 0x81:
                 continue
             answer.heard.append(json.loads(payload))
-            if answer.heard[-1]["type"] == "kill":
+            if answer.heard[-1]["type"] == "kill" and answer.obeys:
                 self.send_frame(handler, 0x81, b'{"type": "exit", "exit_code": 137}')
                 return
 

@@ -214,6 +214,15 @@ static int ended(follower *f)
     return code;
 }
 
+static int failed(const follower *f, const sbx_error *err)
+{
+    if (!f->stopping || err->status != SBX_E_CANCELLED)
+        return call_failed(NULL, err);
+    if (strcmp(err->operation, "kill") == 0) /* nobody saw it end */
+        complain("%s", err->message);
+    return FAILURE;
+}
+
 static int run_loop(follower *f)
 {
     sbx_chunk chunk;
@@ -236,7 +245,7 @@ static int run_loop(follower *f)
         } else if (status == SBX_END) {
             return f->stopping ? FAILURE : ended(f);
         } else if (status != SBX_OK) {
-            return f->stopping && err.status == SBX_E_CANCELLED ? FAILURE : call_failed(NULL, &err);
+            return failed(f, &err);
         }
     }
 }

@@ -1038,6 +1038,16 @@ def ctrl_c_kills_what_does_not_read():
         expect(b"sleep" not in box.run("ps ax"), "it runs on")
 
 
+def ctrl_c_without_an_answer():
+    """Nobody should believe that a command was killed when the service did not say so."""
+    with StandIn() as service:
+        answer = attached(service, STARTED, stay=True, obeys=False)
+        process = start("run", "--sandbox", "s", "--", "true", service=service)
+        wait_until(lambda: answer.heard, "execute")
+        process.send_signal(signal.SIGINT)
+        Done(process).expect(130, "", r"sbx: run: the command c was killed, but [^\n]+\n")
+
+
 # ---- terminals ----
 
 class Terminal:
@@ -1256,6 +1266,7 @@ TESTS = [
     ("kill takes its time to connect", kill_takes_its_time_to_connect),
     ("an interrupted run --detach kills the command", interrupted_detaching_kills),
     ("Ctrl-C kills a command that does not read its input", ctrl_c_kills_what_does_not_read),
+    ("Ctrl-C says so if the service does not tell the end", ctrl_c_without_an_answer),
     ("~. leaves the command that a terminal is attached to", attached_terminal_is_left),
     ("a terminal sends text only", terminal_sends_text_only),
     ("run --pty says what terminal it is, and sets no limit", terminal_of_a_command),
