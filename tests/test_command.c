@@ -2581,46 +2581,6 @@ static void a_loop_that_takes_one_chunk_at_a_time_does_not_sleep_on_the_next(voi
     end(&w, sandbox);
 }
 
-/* Whoever looks after the one that has something only, does not starve the others. */
-static void a_wait_steps_all_operations(void **state)
-{
-    world w;
-    sbx_sandbox *sandbox;
-    sbx_command *talker;
-    sbx_op *ops[2];
-    sbx_template *template;
-    sbx_chunk chunk;
-    sbx_error err;
-    peer *p;
-    int i;
-    (void)state;
-    world_init(&w);
-    p = executing_peer(&w);
-    p->optional = 1;
-    for (i = 0; i < 20; i++)
-        peer_ws_text(p, "{\"type\":\"stdout\",\"data\":\"y\"}");
-    p = world_peer(&w);
-    peer_request(p, "GET", "/v2/sandboxes/templates/t");
-    peer_reply(p, 200, "{\"name\":\"t\"}");
-    sandbox = begin(&w);
-    assert_status(&w, SBX_OK, sbx_command_start(sandbox, "x", NULL, &talker, &err), &err);
-    assert_status(&w, SBX_OK, sbx_command_next(talker, &chunk, SBX_NONE, &err), &err);
-    assert_status(&w, SBX_OK, sbx_template_get_start(w.client, "t", NULL, &template, &ops[1], &err),
-                  &err);
-    ops[0] = sbx_command_op(talker);
-    for (i = 0; i < 15; i++) {
-        assert_status(&w, SBX_OK, sbx_wait(ops, 2, SBX_NONE, &err), &err);
-        assert_int_equal(err.status, SBX_OK);
-        assert_status(&w, SBX_OK, sbx_command_next(talker, &chunk, 0, &err), &err);
-    }
-    assert_int_equal(w.dials, 2);
-    assert_int_equal(ops[1]->status, SBX_OK);
-    sbx_free(template);
-    sbx_op_free(ops[1]);
-    sbx_command_free(talker);
-    end(&w, sandbox);
-}
-
 static void several_commands_are_watched_at_once(void **state)
 {
     world w;
@@ -2670,6 +2630,46 @@ static void several_commands_are_watched_at_once(void **state)
     sbx_command_free(commands[0]);
     sbx_command_free(commands[1]);
     assert_int_equal(w.live, 0);
+    end(&w, sandbox);
+}
+
+/* Whoever looks after the one that has something only, does not starve the others. */
+static void a_wait_steps_all_operations(void **state)
+{
+    world w;
+    sbx_sandbox *sandbox;
+    sbx_command *talker;
+    sbx_op *ops[2];
+    sbx_template *template;
+    sbx_chunk chunk;
+    sbx_error err;
+    peer *p;
+    int i;
+    (void)state;
+    world_init(&w);
+    p = executing_peer(&w);
+    p->optional = 1;
+    for (i = 0; i < 20; i++)
+        peer_ws_text(p, "{\"type\":\"stdout\",\"data\":\"y\"}");
+    p = world_peer(&w);
+    peer_request(p, "GET", "/v2/sandboxes/templates/t");
+    peer_reply(p, 200, "{\"name\":\"t\"}");
+    sandbox = begin(&w);
+    assert_status(&w, SBX_OK, sbx_command_start(sandbox, "x", NULL, &talker, &err), &err);
+    assert_status(&w, SBX_OK, sbx_command_next(talker, &chunk, SBX_NONE, &err), &err);
+    assert_status(&w, SBX_OK, sbx_template_get_start(w.client, "t", NULL, &template, &ops[1], &err),
+                  &err);
+    ops[0] = sbx_command_op(talker);
+    for (i = 0; i < 15; i++) {
+        assert_status(&w, SBX_OK, sbx_wait(ops, 2, SBX_NONE, &err), &err);
+        assert_int_equal(err.status, SBX_OK);
+        assert_status(&w, SBX_OK, sbx_command_next(talker, &chunk, 0, &err), &err);
+    }
+    assert_int_equal(w.dials, 2);
+    assert_int_equal(ops[1]->status, SBX_OK);
+    sbx_free(template);
+    sbx_op_free(ops[1]);
+    sbx_command_free(talker);
     end(&w, sandbox);
 }
 
@@ -3082,8 +3082,8 @@ int main(void)
         cmocka_unit_test(waiting_for_a_chunk_has_its_own_time_limit),
         cmocka_unit_test(a_command_fits_into_the_loop_of_the_program),
         cmocka_unit_test(a_loop_that_takes_one_chunk_at_a_time_does_not_sleep_on_the_next),
-        cmocka_unit_test(a_wait_steps_all_operations),
         cmocka_unit_test(several_commands_are_watched_at_once),
+        cmocka_unit_test(a_wait_steps_all_operations),
         cmocka_unit_test(the_result_can_be_had_at_any_point),
         cmocka_unit_test(a_result_that_found_no_memory_can_be_had_again),
         cmocka_unit_test(a_failed_command_says_the_same_for_ever),
