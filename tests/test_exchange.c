@@ -1487,11 +1487,12 @@ static void a_wait_steps_all_operations(void **state)
     sbx_error err;
     sbx_template *got[2] = {NULL, NULL};
     sbx_op *ops[2];
+    peer *p;
     int i;
     (void)state;
     world_init(&w);
+    p = world_peer(&w);
     for (i = 0; i < 2; i++) {
-        peer *p = world_peer(&w);
         peer_request(p, "GET", PATH);
         peer_puts(p, OK_REPLY);
     }
