@@ -76,9 +76,11 @@ CONVENTIONS
   What a call gives you is one allocation: sbx_free frees it with all that it points at. What is lent
   to you says until when.
 
-  A client, and all that it made, belongs to one thread at a time. sbx_cancel_set and sbx_op_cancel may
-  be called from any thread and from signal handlers. There are no globals; different clients never
-  meet.
+  A client, and all that it made, belongs to one thread at a time. sbx_cancel_set, sbx_op_cancel
+  and sbx_command_kill may be called from any thread and from signal handlers; sbx_command_input,
+  _close_input and _resize from any thread. There are no globals; different clients never meet.
+
+  Your callbacks must return: no longjmp and no C++ exception may pass through the library.
 
   Undefined, as everywhere in C: pointers that do not point to what the declaration says, and objects
   used after they were freed. All else is an error with a name.
@@ -254,7 +256,7 @@ typedef struct sbx_error {
     int port;                  /* that the error is about; 0: none */
     int attempts;              /* how often it was tried; 0: nothing was sent */
     const char *resource_type; /* static: "sandbox", "template", "file", .. or "" */
-    const char *operation;     /* static: "command", "read", "write", "reconnect" or "" */
+    const char *operation;     /* static: "command", "read", "write", "reconnect", "kill" or "" */
     const char *quota_type;    /* static: "sandbox_count", "cpu", "memory", .. or "" */
     char error_type[64];       /* the service's own name of the error, or "" */
     char field[64];            /* the argument or field that was refused, or "" */
@@ -432,7 +434,8 @@ typedef struct sbx_cancel {
 
 /* Makes every call that was given cancel end with SBX_E_CANCELLED within 250 ms, wherever it is:
    resolving, connecting, waiting between two attempts. For any thread and any signal handler.
-   client may be NULL: then nothing is woken, and calls see it at their next step. */
+   client may be NULL: then nothing is woken, and calls see it at their next step, as they do in a
+   loop of your own. */
 SBX_API void sbx_cancel_set(sbx_client *client, sbx_cancel *cancel);
 
 /* What every call can be told. A NULL sbx_call * and a zero struct mean the defaults. */
@@ -456,7 +459,9 @@ SBX_API sbx_status sbx_op_step(sbx_op *op, sbx_error *err);
 
 /* What to wait for after a step that returned SBX_AGAIN. Writes at most cap (use SBX_ITEMS) items
    and returns how many; *timeout_ms is how long to wait at most, SBX_NONE for any time. Both go
-   straight into poll(). Ask again after every step. */
+   straight into poll(). Ask again after every step. What another thread or a signal handler wants
+   (sbx_op_cancel, sbx_command_kill, sbx_command_input, ..) does not end your poll(): have it wake
+   your loop up too, and step then. */
 SBX_API int sbx_op_wants(sbx_op *op, sbx_item *items, int cap, int64_t *timeout_ms);
 
 /* The one blocking loop: step, then the transport's wait, until it is done (SBX_OK or an error) or
@@ -842,8 +847,9 @@ typedef struct sbx_wait_options {
 } sbx_wait_options;
 
 /* Asks for the status until it is ready, then gets the sandbox. Asks at least once, and does not
-   sleep past the limit. SBX_E_CREATION with the service's reason if it failed;
-   SBX_E_RESOURCE_TIMEOUT with last_status when ready_timeout_ms is over. options may be NULL. */
+   sleep past the limit; a request that is under way then is waited for. SBX_E_CREATION with the
+   service's reason if it failed; SBX_E_RESOURCE_TIMEOUT with last_status when ready_timeout_ms is
+   over. options may be NULL. */
 SBX_API sbx_status sbx_sandbox_wait(sbx_client *client, const char *name,
                                     const sbx_wait_options *options, sbx_sandbox **out,
                                     sbx_error *err);
@@ -867,9 +873,9 @@ typedef struct sbx_run_options {
     const char *shell;      /* NULL: "/bin/bash" */
     int64_t timeout_ms;     /* 0: 60,000: the service kills the command then; SBX_NONE: no limit.
                                Sent in seconds, rounded up */
-    int64_t idle_timeout_ms; /* 0: 300,000: killed when no client is connected for so long; SBX_NONE
-    */
-    int64_t ttl_ms;          /* 0: 600,000: kept after its end, to be reattached; SBX_NONE */
+    int64_t idle_timeout_ms; /* 0: 300,000: killed when no client is connected for so long;
+                                SBX_NONE: never */
+    int64_t ttl_ms;          /* 0: 600,000: kept after its end, to be reattached; SBX_NONE: always */
     int kill_on_disconnect;  /* 1: kill it as soon as the last client is gone */
     int input;               /* 1: stdin is open for sbx_command_input; 0: at its end at once */
     int pty;                 /* 1: a pseudo-terminal, with input; all output is then SBX_STDOUT */
@@ -878,7 +884,8 @@ typedef struct sbx_run_options {
     int discard_output;      /* 1: the result holds no output, only on_output sees it */
     size_t max_output;       /* 0: 64 MiB collected in a result; more is SBX_E_TOO_BIG */
     sbx_call call;           /* timeout_ms 0: connecting may take 120 s in all, and after it a
-    command with a time limit that limit + 30 s */
+                                command with a time limit that limit + 30 s, the time until you
+                                take its output included */
 } sbx_run_options;
 
 /* Free with sbx_free. out and err are NUL-terminated and may hold NULs before; they are never NULL.
@@ -951,7 +958,8 @@ SBX_API void sbx_command_kill(sbx_command *command);
    character may be divided between two calls. SBX_OK: all are taken, and copied. SBX_AGAIN: there
    is no room, nothing is taken; call again when some were sent. SBX_E_ARGUMENT: no UTF-8, more than
    SBX_INPUT_MAX bytes, or options.input was not 1; SBX_E_OPERATION: stdin is closed, or the command
-   has ended. Never blocks. For any thread if the transport has lock, while the owner waits.
+   has ended, or the handle has failed. Never blocks. If the transport has lock, for any thread,
+   also while the owner is inside another call, as long as the command is not freed meanwhile.
 
    Input is never sent twice. If the connection breaks, the command goes on and so does what was not
    sent yet; if it is unknown whether some bytes have arrived, the command fails with
@@ -991,17 +999,20 @@ SBX_API sbx_status sbx_command_attach(const sbx_sandbox *sandbox, const char *id
 
 /* Gives the connection up, if there is one, and attaches again where the output stopped, with new
    time limits: also after the handle has failed. Not needed after a lost connection, which is
-   repaired by itself. Never blocks. SBX_E_ARGUMENT: the command has ended. */
+   repaired by itself. A kill or a cancellation from before is taken back. Never blocks.
+   SBX_E_ARGUMENT: the command has ended. */
 SBX_API sbx_status sbx_command_reconnect(sbx_command *command, sbx_error *err);
 
 /* How many bytes of a stream (SBX_STDOUT or SBX_STDERR) there were up to now, without a chunk that
    still waits to be taken: for attaching at that place later. 0 for another stream. */
 SBX_API uint64_t sbx_command_offset(const sbx_command *command, int stream);
 
-/* The id by which the service knows the command. Never NULL, valid until the handle is freed. */
+/* The id by which the service knows the command, from the start on; but a service that chooses ids
+   itself changes it when the command starts, which is when sbx_command_pid stops being 0. Never
+   NULL, valid until the handle is freed. */
 SBX_API const char *sbx_command_id(const sbx_command *command);
 
-/* The process id inside the sandbox; 0 before the service has told it. */
+/* The process id inside the sandbox; 0 before the service has told it, or for NULL. */
 SBX_API int64_t sbx_command_pid(const sbx_command *command);
 
 /* For sbx_op_wants, sbx_op_wait, sbx_wait and sbx_op_cancel, where a command counts as done while a
@@ -9490,7 +9501,7 @@ static sbx_status sbxi_input_check(const sbxi_input *in, sbx_error *err)
     if (in->closing == SBXI_OPEN && !in->ended)
         return SBX_OK;
     st = sbxi_fail(err, SBX_E_OPERATION,
-                   in->ended ? "the command takes no input: it has ended"
+                   in->ended ? "the command takes no input: it has ended, or this handle has failed"
                              : "the command's stdin was closed before");
     if (err)
         err->operation = "command";
@@ -11278,7 +11289,7 @@ SBX_API const char *sbx_command_id(const sbx_command *command)
 
 SBX_API int64_t sbx_command_pid(const sbx_command *command)
 {
-    return command->pid;
+    return command ? command->pid : 0;
 }
 
 SBX_API sbx_op *sbx_command_op(sbx_command *command)

@@ -10,7 +10,7 @@
 static void *kill_after_a_second(void *handle)
 {
     sleep(1);
-    sbx_command_kill((sbx_command *)handle); /* of a signal handler, too */
+    sbx_command_kill((sbx_command *)handle); /* a signal handler could do so too */
     return NULL;
 }
 

@@ -1581,7 +1581,7 @@ SBX_API const char *sbx_command_id(const sbx_command *command)
 
 SBX_API int64_t sbx_command_pid(const sbx_command *command)
 {
-    return command->pid;
+    return command ? command->pid : 0;
 }
 
 SBX_API sbx_op *sbx_command_op(sbx_command *command)

@@ -82,7 +82,7 @@ static sbx_status sbxi_input_check(const sbxi_input *in, sbx_error *err)
     if (in->closing == SBXI_OPEN && !in->ended)
         return SBX_OK;
     st = sbxi_fail(err, SBX_E_OPERATION,
-                   in->ended ? "the command takes no input: it has ended"
+                   in->ended ? "the command takes no input: it has ended, or this handle has failed"
                              : "the command's stdin was closed before");
     if (err)
         err->operation = "command";

@@ -88,10 +88,15 @@ class LocalServer(Service):
 
 class Answer:
     """What the stand-in says: a status with a JSON document or bytes, after some time; or, to a
-    WebSocket, messages, each a JSON document."""
+    WebSocket, messages, each a JSON document. Then it closes, or it stays and listens until the
+    client goes: heard are the client's messages, and a kill is answered by an exit if it obeys."""
 
-    def __init__(self, status=200, document=None, body=None, length=None, after=0.0, messages=None):
+    def __init__(self, status=200, document=None, body=None, length=None, after=0.0, messages=None,
+                 stay=False, obeys=True):
         self.messages = messages
+        self.stay = stay
+        self.obeys = obeys
+        self.heard = []
         self.status = status
         self.body = json.dumps(document if document is not None else {}).encode() \
             if body is None else body
@@ -152,7 +157,8 @@ class StandIn(Service):
         self.closing.wait(answer.after)
         try:
             if answer.messages is not None:
-                self.converse(handler, answer.messages)
+                handler.close_connection = True
+                self.converse(handler, answer)
                 return
             handler.send_response(answer.status)
             if answer.status != 204:
@@ -163,9 +169,9 @@ class StandIn(Service):
             handler.wfile.flush()
         except (BrokenPipeError, ConnectionResetError):
             pass
-        handler.close_connection = answer.length != len(answer.body)
+        handler.close_connection = answer.messages is not None or answer.length != len(answer.body)
 
-    def converse(self, handler, messages):
+    def converse(self, handler, answer):
         """Sends the messages over a WebSocket, and waits until the client has closed it."""
         key = handler.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
         handler.send_response(101)
@@ -174,14 +180,36 @@ class StandIn(Service):
         handler.send_header("Sec-WebSocket-Accept",
                             base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())
         handler.end_headers()
-        frames = [(0x81, json.dumps(message).encode()) for message in messages]
-        for first, payload in [*frames, (0x88, struct.pack(">H", 1000))]:
-            handler.wfile.write(struct.pack(">BBH", first, 126, len(payload)) + payload
-                                if len(payload) > 125 else bytes([first, len(payload)]) + payload)
-        handler.wfile.flush()
-        handler.close_connection = True
+        for message in answer.messages:
+            self.send_frame(handler, 0x81, json.dumps(message).encode())
+        if answer.stay:
+            self.listen(handler, answer)
+        self.send_frame(handler, 0x88, struct.pack(">H", 1000))
         while handler.rfile.read(1):
             pass
+
+    @staticmethod
+    def send_frame(handler, first, payload):
+        handler.wfile.write(struct.pack(">BBH", first, 126, len(payload)) + payload
+                            if len(payload) > 125 else bytes([first, len(payload)]) + payload)
+        handler.wfile.flush()
+
+    def listen(self, handler, answer):
+        """Until a kill, or the end of the connection."""
+        while head := handler.rfile.read(2):
+            length = head[1] & 127
+            if length > 125:
+                length = int.from_bytes(handler.rfile.read(2 if length == 126 else 8), "big")
+            key = handler.rfile.read(4)
+            payload = bytes(byte ^ key[i % 4] for i, byte in enumerate(handler.rfile.read(length)))
+            if head[0] == 0x89:
+                self.send_frame(handler, 0x8a, payload)
+            if head[0] != 0x81:
+                continue
+            answer.heard.append(json.loads(payload))
+            if answer.heard[-1]["type"] == "kill" and answer.obeys:
+                self.send_frame(handler, 0x81, b'{"type": "exit", "exit_code": 137}')
+                return
 
     def sandbox(self, name, status="ready", **more):
         """The description of a sandbox whose data plane is this service too."""

@@ -1480,6 +1480,39 @@ static void several_operations_run_at_once(void **state)
     world_done(&w);
 }
 
+/* One that is always done, or always has something, does not starve the others. */
+static void a_wait_steps_all_operations(void **state)
+{
+    world w;
+    sbx_error err;
+    sbx_template *got[2] = {NULL, NULL};
+    sbx_op *ops[2];
+    peer *p;
+    int i;
+    (void)state;
+    world_init(&w);
+    p = world_peer(&w);
+    for (i = 0; i < 2; i++) {
+        peer_request(p, "GET", PATH);
+        peer_puts(p, OK_REPLY);
+    }
+    world_open(&w);
+    for (i = 0; i < 2; i++)
+        assert_status(&w, SBX_OK,
+                      sbx_template_get_start(w.client, "t", NULL, &got[i], &ops[i], &err), &err);
+    assert_status(&w, SBX_OK, sbx_op_wait(ops[0], SBX_NONE, &err), &err);
+    for (i = 0; i < 10; i++) {
+        assert_status(&w, SBX_OK, sbx_wait(ops, 2, SBX_NONE, &err), &err);
+        assert_int_equal(err.status, SBX_OK);
+    }
+    for (i = 0; i < 2; i++) {
+        assert_non_null(got[i]);
+        sbx_free(got[i]);
+        sbx_op_free(ops[i]);
+    }
+    world_done(&w);
+}
+
 static void waiting_for_operations_checks_its_arguments(void **state)
 {
     world w;
@@ -1876,6 +1909,7 @@ int main(void)
         cmocka_unit_test(an_operation_can_be_cancelled),
         cmocka_unit_test(an_operation_can_be_freed_after_any_number_of_steps),
         cmocka_unit_test(several_operations_run_at_once),
+        cmocka_unit_test(a_wait_steps_all_operations),
         cmocka_unit_test(waiting_for_operations_checks_its_arguments),
         cmocka_unit_test(bad_heads_are_protocol_errors),
         cmocka_unit_test(bad_json_is_a_protocol_error),

@@ -9,7 +9,7 @@ const char attach_help[] =
     "\n"
     "Shows the output of a command that `sbx run --detach` has left, from the start\n"
     "as far as the service still has it, and ends with its exit code. Ctrl-C leaves\n"
-    "the command again.\n"
+    "the command again, with --pty \"~.\" at the start of a line.\n"
     "\n"
     "Options:\n"
     "  -i, --input     pass this program's input to the command, which must have been\n"
@@ -105,6 +105,17 @@ int attach_main(int argc, char **argv)
     return session_close(code);
 }
 
+/* Waits until the service has attached us, which may take longer than it has for the kill itself.
+   Not every service says so, and then there may be nothing to be heard. */
+static void wait_until_attached(sbx_command *command)
+{
+    sbx_status status = SBX_AGAIN;
+    sbx_chunk chunk;
+    int rounds;
+    for (rounds = 0; rounds < 250 && status == SBX_AGAIN && sbx_command_pid(command) == 0; rounds++)
+        status = sbx_command_next(command, &chunk, 20, NULL);
+}
+
 static int kill_one(const char *text)
 {
     sbx_attach_options attach;
@@ -118,6 +129,7 @@ static int kill_one(const char *text)
     attach.call = session_call();
     sandbox = attach_to(text, &attach, &command);
     if (command) {
+        wait_until_attached(command);
         sbx_command_kill(command);
         code = sbx_command_result(command, &result, &err) == SBX_OK ? 0 : call_failed(text, &err);
     }

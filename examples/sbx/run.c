@@ -27,13 +27,13 @@ const char run_help[] =
     "  -t, --pty           with a terminal, which is this one if there is one; \"~.\"\n"
     "                      at the start of a line ends sbx; implies -i\n"
     "  -d, --detach        leave the command running, and print SANDBOX:ID for sbx\n"
-    "                      attach and sbx kill. There is no time-out then unless\n"
-    "                      --timeout is given. A new sandbox stays too, until sbx rm\n"
+    "                      attach and sbx kill. A new sandbox stays too, until sbx rm\n"
     "  --template NAME     make the new sandbox from this template\n"
     "  --image IMAGE       make it from a temporary template with this image\n"
     "  -e, --env NAME=VAL  set a variable; NAME alone takes its value from here\n"
     "  --cwd DIR           start in this directory\n"
-    "  --timeout SECONDS   kill the command after that time; 0: never; default 60\n"
+    "  --timeout SECONDS   kill the command after that time; 0: never; default 60,\n"
+    "                      never with --pty or --detach\n"
     "  --shell SHELL       default /bin/bash\n"
     "  --endpoint URL      the service, instead of LANGSMITH_ENDPOINT\n"
     "  -v, --verbose       say on stderr what happens\n"
@@ -98,10 +98,13 @@ static int leave(const sbx_sandbox *sandbox, sbx_command *command)
         status = sbx_command_next(command, &chunk, 20, &err);
     if (status < 0)
         return call_failed(NULL, &err);
-    if (session_interrupted())
-        return FAILURE;
-    printf("%s:%s\n", sandbox->name, sbx_command_id(command));
-    return flush_stdout();
+    if (!session_interrupted()) {
+        printf("%s:%s\n", sandbox->name, sbx_command_id(command));
+        if (flush_stdout() == 0)
+            return 0;
+    }
+    sbx_command_kill(command); /* nobody knows its id */
+    return FAILURE;
 }
 
 static int run_in(const sbx_sandbox *sandbox, const arguments *a)
@@ -120,13 +123,13 @@ static int run_in(const sbx_sandbox *sandbox, const arguments *a)
     options.shell = a->shell;
     options.input = a->input;
     options.pty = a->pty;
-    options.timeout_ms = a->timeout_ms ? a->timeout_ms : a->detach ? SBX_NONE : 0;
+    options.timeout_ms = a->timeout_ms ? a->timeout_ms : a->detach || a->pty ? SBX_NONE : 0;
     /* Enough for the longest series of reconnects, and short for a command that nobody killed. */
     options.idle_timeout_ms = a->detach ? SBX_NONE : 60 * 1000;
     options.ttl_ms = a->detach ? SBX_NONE : 0;
     options.discard_output = 1;
     options.call = session_cleanup_call(); /* a first Ctrl-C kills it */
-    options.call.timeout_ms = 0;
+    options.call.timeout_ms = SBX_NONE;    /* whoever reads our output may take any time */
     if (sbx_command_start(sandbox, a->line, &options, &command, &err) != SBX_OK)
         return call_failed(NULL, &err);
     code = a->detach ? leave(sandbox, command) : follow(command, &how);
@@ -261,6 +264,16 @@ static int add_variable(arguments *a, const char *text)
     return -1;
 }
 
+/* Programs in a terminal want to know what kind it is. Returns the exit code, or -1 to go on. */
+static int add_terminal(arguments *a)
+{
+    size_t i;
+    for (i = 0; i < a->env_count; i++)
+        if (strncmp(a->env[i], "TERM=", 5) == 0)
+            return -1;
+    return add_variable(a, "TERM");
+}
+
 /* Sets one option. Returns the exit code, or -1 to go on. */
 static int set_option(arguments *a, int option)
 {
@@ -315,7 +328,7 @@ static int parse(arguments *a, int argc, char **argv, const char *letters,
         if (code >= 0)
             return code;
     }
-    return -1;
+    return a->pty ? add_terminal(a) : -1;
 }
 
 static int run_in_some_sandbox(const arguments *a)

@@ -44,7 +44,8 @@ static void print_message(const char *format, va_list args)
         snprintf(line, sizeof(line), "sbx: %s: ", session.current->name);
     else
         snprintf(line, sizeof(line), "sbx: ");
-    fprintf(stderr, "%s%s\n", line, clean);
+    /* In a terminal that was taken, a new line does not begin at the left by itself. */
+    fprintf(stderr, "%s%s%s", line, clean, terminal_is_taken() ? "\r\n" : "\n");
 }
 
 void complain(const char *format, ...)

@@ -2,6 +2,7 @@
    among them. However this process ends in good order, by a signal too, it is put back. */
 #include "sbx.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -18,8 +19,9 @@ static struct {
 
 static void on_resize(int number)
 {
-    ssize_t ignored = write(terminal.resized[1], "", 1);
-    (void)ignored; /* full is as good */
+    int saved = errno;
+    if (write(terminal.resized[1], "", 1) < 0)
+        errno = saved; /* it is full: as good */
     (void)number;
 }
 

@@ -959,6 +959,233 @@ def detached_in_a_new_sandbox():
     sbx("run", "--detach", "--image", "x", "true").expect(255, "", r".*exclude each other.*\n.*\n")
 
 
+def attach_leaves_when_nobody_reads():
+    with Sandbox() as box:
+        command = detached(box, "while sleep 0.05; do echo y; done")
+        process = start("attach", command)
+        expect(process.stdout.readline() == b"y\n", "it did not begin")
+        process.stdout.close()
+        expect(process.wait(20) == 141, f"exit code {process.returncode}")
+        expect(b"while" in box.run("ps ax"), "it was killed")
+
+
+def attach_leaves_in_the_midst_of_output():
+    with Sandbox() as box:
+        command = detached(box, "exec yes")
+        for _ in range(8):
+            process = start("attach", command, stdout=subprocess.DEVNULL)
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            Done(process).expect(130, None, "")
+            expect(b" yes" in box.run("ps ax"), "it was killed")
+
+
+def attach_leaves_after_odd_input():
+    with Sandbox() as box:
+        command = detached(box, "exec sleep 60", "--input")
+        sbx("attach", "-i", command, data=b"\xff").expect(255, "", r".*no UTF-8 text.*\n")
+        expect(b"sleep 60" in box.run("ps ax"), "it was killed")
+
+
+def attached(service, *messages, **more):
+    """Lets an attach to s:c hear these messages. Returns the answer with what it says itself."""
+    answer = Answer(messages=list(messages), **more)
+    service.answers = {("GET", "/boxes/s"): Answer(200, service.sandbox("s")),
+                       ("GET", "/data/execute/ws"): answer}
+    return answer
+
+
+STARTED = {"type": "started", "command_id": "c", "pid": 7}
+
+
+def attach_takes_what_is_left():
+    """Of a long output the service may keep the end only; the exit code is the command's."""
+    with StandIn() as service:
+        attached(service, STARTED, {"type": "stdout", "data": "end\n", "offset": 5000},
+                 {"type": "exit", "exit_code": 3})
+        sbx("attach", "s:c", service=service).expect(
+            3, "end\n", r"sbx: attach: 5000 bytes of the output are lost: [^\n]+\n")
+
+
+def kill_takes_its_time_to_connect():
+    with StandIn() as service:
+        answer = attached(service, STARTED, after=3, stay=True)
+        sbx("kill", "s:c", service=service).expect(0, "", "")
+        expect(answer.heard[-1] == {"type": "kill"}, answer.heard)
+
+
+def interrupted_detaching_kills():
+    """Nobody knows the id of the command."""
+    with StandIn() as service:
+        answer = attached(service, stay=True)
+        process = start("run", "-d", "--sandbox", "s", "--", "true", service=service)
+        wait_until(lambda: answer.heard, "execute")
+        process.send_signal(signal.SIGINT)
+        Done(process).expect(130, "", "")
+        wait_until(lambda: answer.heard[-1] == {"type": "kill"}, "kill")
+
+
+def ctrl_c_kills_what_does_not_read():
+    """Input that waits in front of the kill does not hold it up."""
+    with Sandbox() as box, subprocess.Popen("yes", stdout=subprocess.PIPE) as endless:
+        process = start("run", "-i", "--sandbox", box.name, "--", "echo begun; exec sleep 1000",
+                        stdin=endless.stdout)
+        expect(process.stdout.readline() == b"begun\n", "it did not begin")
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        Done(process).expect(130, b"", "")
+        endless.kill()
+        expect(b"sleep" not in box.run("ps ax"), "it runs on")
+
+
+def ctrl_c_without_an_answer():
+    """Nobody should believe that a command was killed when the service did not say so."""
+    with StandIn() as service:
+        answer = attached(service, STARTED, stay=True, obeys=False)
+        process = start("run", "--sandbox", "s", "--", "true", service=service)
+        wait_until(lambda: answer.heard, "execute")
+        process.send_signal(signal.SIGINT)
+        Done(process).expect(130, "", r"sbx: run: the command c was killed, but [^\n]+\n")
+
+
+# ---- terminals ----
+
+class Terminal:
+    """sbx with a terminal as all of its streams, until the end of the with block."""
+
+    def __init__(self, *words, **options):
+        self.words, self.options = words, options
+
+    def __enter__(self):
+        self.ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 77, 0, 0))
+        self.before = termios.tcgetattr(theirs)
+        self.theirs = theirs
+        self.shown = b""
+        self.process = start(*self.words, stdin=theirs, stdout=theirs, stderr=theirs,
+                             **self.options)
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.ours)
+        os.close(self.theirs)
+
+    def is_raw(self):
+        return not termios.tcgetattr(self.theirs)[3] & termios.ICANON
+
+    def type(self, keys):
+        os.write(self.ours, keys)
+
+    def look(self):
+        while select.select([self.ours], [], [], 0)[0]:
+            self.shown += os.read(self.ours, 65536)
+        return self.shown
+
+    def ends(self, code):
+        wait_until(lambda: self.look() is not None and self.process.poll() is not None, "its end")
+        expect(self.process.returncode == code, f"exit code {self.process.returncode}, {self.shown}")
+        expect(termios.tcgetattr(self.theirs) == self.before, "the terminal is not as it was")
+        return self.look()
+
+
+def typed(answer):
+    return "".join(message["data"] for message in answer.heard if message["type"] == "input")
+
+
+def attached_terminal_is_left():
+    with StandIn() as service:
+        answer = attached(service, STARTED, stay=True)
+        with Terminal("attach", "-t", "s:c", service=service) as terminal:
+            wait_until(terminal.is_raw, "a terminal that is taken")
+            terminal.type(b"\x03ls\r")
+            wait_until(lambda: typed(answer) == "\x03ls\r", "input")
+            terminal.type(b"~~x\r~")
+            wait_until(lambda: typed(answer).endswith("x\r"), "more input")
+            terminal.type(b".")
+            terminal.ends(255)
+        expect(typed(answer) == "\x03ls\r~x\r", typed(answer))
+        expect({"type": "resize", "cols": 77, "rows": 24} in answer.heard, answer.heard)
+        expect({"type": "kill"} not in answer.heard, "it was killed")
+
+
+def terminal_sends_text_only():
+    with StandIn() as service:
+        answer = attached(service, STARTED, stay=True)
+        with Terminal("attach", "-t", "s:c", service=service) as terminal:
+            wait_until(terminal.is_raw, "a terminal that is taken")
+            for keys in (b"a\xffb\xc3", b"\xa4\xe2\x82", b"c\xf0\x9f\x98\x80\xc3\xc3\xb6\x80d"):
+                terminal.type(keys)
+                time.sleep(0.2)
+            wait_until(lambda: typed(answer).endswith("d"), "input")
+            terminal.type(b"\r~.")  # what is typed in one go with it, is not sent any more
+            terminal.ends(255)
+        expect(typed(answer) == "abäc😀öd", typed(answer))
+
+
+def terminal_of_a_command():
+    """It knows what terminal it has, and has it as long as it likes."""
+    with StandIn() as service:
+        answer = attached(service, STARTED, stay=True)
+        words = ("run", "-t", "--sandbox", "s")
+        with Terminal(*words, "--", "sh", service=service, env={"TERM": "vt220"}) as terminal:
+            wait_until(terminal.is_raw, "a terminal that is taken")
+            terminal.type(b"~.")
+            terminal.ends(255)
+        execute = answer.heard[0]
+        expect(execute["env"] == {"TERM": "vt220"} and execute["pty"], execute)
+        expect(execute["timeout_seconds"] == 0, execute)
+        expect(answer.heard[-1] == {"type": "kill"}, answer.heard)
+        answer.heard.clear()
+        with Terminal(*words, "-e", "TERM=x", "--timeout", "5", "--", "sh",
+                      service=service) as terminal:
+            wait_until(terminal.is_raw, "a terminal that is taken")
+            terminal.type(b"~.")
+            terminal.ends(255)
+        execute = answer.heard[0]
+        expect(execute["env"] == {"TERM": "x"} and execute["timeout_seconds"] == 5, execute)
+
+
+def messages_in_a_terminal():
+    """Also while it is taken, each line begins at the left."""
+    with StandIn() as service:
+        attached(service, STARTED, {"type": "error", "error_type": "CommandError", "error": "no"},
+                 after=0.3)
+        with Terminal("run", "-t", "--sandbox", "s", "--", "sh", service=service) as terminal:
+            shown = terminal.ends(255)
+        expect(re.fullmatch(rb"sbx: run: no\r\n", shown), shown)
+
+
+def ctrl_c_before_the_terminal_is_taken():
+    """While the command does not run yet, Ctrl-C is no key of its."""
+    with StandIn() as service:
+        answer = attached(service, stay=True)
+        with Terminal("run", "-t", "--sandbox", "s", "--", "sh", service=service) as terminal:
+            wait_until(lambda: answer.heard, "execute")
+            time.sleep(0.3)
+            expect(not terminal.is_raw(), "the terminal was taken too early")
+            terminal.process.send_signal(signal.SIGINT)
+            terminal.ends(130)
+        expect(answer.heard[-1] == {"type": "kill"}, answer.heard)
+
+
+def input_ends_in_a_terminal_of_the_command():
+    """A line that is not complete takes a Ctrl-D of its own."""
+    for data, said in ((b"", "\x04"), (b"a\n", "a\n\x04"), (b"a", "a\x04\x04")):
+        with StandIn() as service:
+            answer = attached(service, STARTED, stay=True)
+            process = start("run", "-t", "--sandbox", "s", "--", "cat", service=service,
+                            stdin=subprocess.PIPE)
+            process.stdin.write(data)
+            process.stdin.close()
+            process.stdin = None
+            wait_until(lambda: typed(answer).endswith("\x04"), "the end of the input")
+            process.send_signal(signal.SIGINT)
+            Done(process).expect(130, "", "")
+            expect(typed(answer) == said, f"{typed(answer)!r} for {data}")
+
+
 TESTS = [
     ("--version prints that of sandbox.h", version),
     ("there is help for everything", help_of_everything),
@@ -1032,6 +1259,20 @@ TESTS = [
     ("commands that nobody knows", unknown_commands),
     ("Ctrl-C kills the command in a sandbox that stays", ctrl_c_kills_in_an_old_sandbox),
     ("a detached command in a new sandbox", detached_in_a_new_sandbox),
+    ("attach leaves when nobody reads its output", attach_leaves_when_nobody_reads),
+    ("attach leaves in the midst of output", attach_leaves_in_the_midst_of_output),
+    ("attach leaves after input that is no text", attach_leaves_after_odd_input),
+    ("attach takes what output is left", attach_takes_what_is_left),
+    ("kill takes its time to connect", kill_takes_its_time_to_connect),
+    ("an interrupted run --detach kills the command", interrupted_detaching_kills),
+    ("Ctrl-C kills a command that does not read its input", ctrl_c_kills_what_does_not_read),
+    ("Ctrl-C says so if the service does not tell the end", ctrl_c_without_an_answer),
+    ("~. leaves the command that a terminal is attached to", attached_terminal_is_left),
+    ("a terminal sends text only", terminal_sends_text_only),
+    ("run --pty says what terminal it is, and sets no limit", terminal_of_a_command),
+    ("messages in a terminal that is taken", messages_in_a_terminal),
+    ("Ctrl-C before the terminal is taken", ctrl_c_before_the_terminal_is_taken),
+    ("run --pty ends the input of an open line", input_ends_in_a_terminal_of_the_command),
 ]
 
 
