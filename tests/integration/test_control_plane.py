@@ -23,7 +23,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from test_sandboxd import (SANDBOXD, SANITIZED, TIME, UUID, Sandbox, Server, WithServer, alive,
-                           copy_program, descendants, main, stat_of, wait_until)
+                           copy_program, descendants, groups, main, stat_of, wait_until)
 import wire
 
 KINDS = "volumes", "templates", "pools"
@@ -1078,6 +1078,137 @@ class Everywhere(WithOwnServers):
                 self.assertEqual(server.stop(), 0)
                 self.assertEqual(alive(processes), [])
                 self.assertNotIn("ERROR", server.said())
+
+
+# ---- everything at once ----
+
+class Disturber(threading.Thread):
+    """Does things at random until the end, with names that all of these threads share, so that
+    what they do meets at every moment."""
+
+    ALLOWED = 200, 201, 204, 400, 404, 408, 409, 422, 429, 503, 504
+
+    def __init__(self, server, seed, until):
+        super().__init__()
+        self.server, self.until, self.random = server, until, random.Random(seed)
+        self.wrong, self.done = [], 0
+
+    def name(self, kind):
+        return f"{kind}{self.random.randrange(4)}"
+
+    def send(self, method, path, document=None):
+        reply = self.server.call(method, path, document)
+        self.done += 1
+        if reply.status not in self.ALLOWED:
+            self.wrong.append((method, path, document, reply))
+        return reply
+
+    def send_and_leave(self, method, path, document):
+        """Does not wait for the answer, or not for long; another request may follow at once."""
+        dice, body = self.random, json.dumps(document).encode()
+        request = b"%s /v2/sandboxes%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
+        data = request % (method.encode(), path.encode(), len(body), body)
+        name = document.get("name")
+        if name and dice.random() < 0.5:
+            data += request % (b"DELETE", f"{path}/{name}".encode(), 0, b"")
+        with wire.dial(self.server.url) as connection:
+            connection.sendall(data[:dice.choice((len(data), dice.randrange(len(data))))])
+            time.sleep(dice.choice((0, 0.01, 0.05)))
+
+    def kill(self):
+        pids = [pid for pid in descendants(self.server.process.pid)]
+        if pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.random.choice(pids), signal.SIGKILL)
+
+    def create(self, send):
+        dice = self.random
+        kind = dice.choice(("volumes", "templates", "pools", "boxes", "boxes", "boxes"))
+        document = {"name": self.name(kind)}
+        if kind == "volumes":
+            document.update(size="1Gi")
+        elif kind == "templates":
+            document.update(image=dice.choice(("i", "i", "i", "none")), volume_mounts=[
+                {"volume_name": self.name("volumes"), "mount_path": "/data"}] *
+                dice.randrange(2))
+        else:
+            document.update(template_name=self.name("templates"),
+                            wait_for_ready=dice.random() < 0.5)
+        if kind == "pools":  # who waits, waits for 10 seconds if the image is missing
+            document.update(replicas=dice.randrange(1, 5), wait_for_ready=False)
+        elif kind == "boxes":
+            document.update(timeout=dice.choice((0, 0.01, 0.03, 20)))
+        send("POST", f"/{kind}", document)
+
+    def change(self):
+        kind = self.random.choice((*KINDS, "boxes"))
+        document = {}
+        if self.random.random() < 0.5:
+            document["name"] = self.name(kind)
+        if kind == "pools":
+            document["replicas"] = self.random.randrange(5)
+        elif kind == "volumes":
+            document["size"] = f"{self.random.randrange(1, 5)}Gi"
+        self.send("PATCH", f"/{kind}/{self.name(kind)}", document)
+
+    def step(self):
+        dice = self.random.random()
+        kind = self.random.choice((*KINDS, "boxes", "boxes", "boxes"))
+        if dice < 0.4:
+            self.create(self.send if dice < 0.3 else self.send_and_leave)
+        elif dice < 0.55:
+            self.change()
+        elif dice < 0.85:
+            self.send("DELETE", f"/{kind}/{self.name(kind)}")
+        elif dice < 0.9:
+            self.kill()
+        else:
+            self.send("GET", f"/{kind}")
+
+    def run(self):
+        try:
+            while time.monotonic() < self.until:
+                self.step()
+        except Exception as error:  # pylint: disable=broad-except
+            self.wrong.append(error)
+
+
+class Disturbance(WithOwnServers):
+    def test_much_at_once_leaves_nothing_behind(self):
+        seed = int(os.environ.get("SEED", random.randrange(10 ** 9)))
+        seconds, most = float(os.environ.get("SECONDS", 4)), 12
+        image = tempfile.TemporaryDirectory()
+        self.addCleanup(image.cleanup)
+        copy_program(str(SANDBOXD), Path(image.name))
+        with Server("--data", str(self.data), "--max-sandboxes", str(most), "--image",
+                    f"i={image.name}") as server:
+            own = groups(server.process.pid)
+            threads = [Disturber(server, f"{seed}{i}", time.monotonic() + seconds)
+                       for i in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            wrong = [what for thread in threads for what in thread.wrong]
+            self.assertEqual(wrong, [], f"seed {seed}: {server.said()}")
+            for kind in "boxes", "pools", "templates", "volumes":
+                for item in next(iter(server.call("GET", f"/{kind}").json.values())):
+                    self.assertEqual(server.call("DELETE", f"/{kind}/{item['name']}").status, 204,
+                                     f"seed {seed}: {kind}/{item['name']}")
+            left = f"seed {seed}: {server.said()}"
+            self.assertTrue(wait_until(lambda: not agents(server)), left)
+            self.assertTrue(wait_until(lambda: groups(server.process.pid) == own), left)
+            for kind in ("sandboxes", *KINDS):
+                self.assertTrue(wait_until(lambda k=kind: not os.listdir(self.data / k)), left)
+            self.assertEqual(descendants(server.process.pid), [], left)
+            # As many as ever fit, and no more.
+            for _ in range(most):
+                server.call("POST", "/boxes", {"wait_for_ready": False})
+            self.assertEqual(server.call("POST", "/boxes", {}).status, 429)
+            self.assertEqual(len(server.call("GET", "/boxes").json["sandboxes"]), most)
+            self.assertEqual(server.stop(), 0, left)
+            self.assertNotRegex(server.said(), "ERROR|could not be removed")
+        print(f"# seed {seed}: {sum(thread.done for thread in threads)} requests")
 
 
 if __name__ == "__main__":

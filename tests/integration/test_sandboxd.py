@@ -71,6 +71,18 @@ def alive(pids):
     return [pid for pid in pids if (stat := stat_of(pid)) and stat[1] not in "ZX"]
 
 
+def mount_points():
+    """Of all hierarchies of control groups."""
+    return [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()
+            if line.split()[2] in ("cgroup", "cgroup2")]
+
+
+def groups(pid):
+    """The control groups that a sandboxd has made."""
+    return [path for top in mount_points() for path, _, _ in os.walk(top)
+            if re.search(rf"/sandboxd-\d+-{pid}-\d+(/|$)", path)]
+
+
 class Server:
     """A sandboxd of one's own."""
 
