@@ -1113,7 +1113,7 @@ class Disturber(threading.Thread):
             data += request % (b"DELETE", f"{path}/{name}".encode(), 0, b"")
         with wire.dial(self.server.url) as connection:
             connection.sendall(data[:dice.choice((len(data), dice.randrange(len(data))))])
-            time.sleep(dice.choice((0, 0.01, 0.05)))
+            time.sleep(dice.choice((0, 0.01, 0.1)))
 
     def kill(self):
         pids = [pid for pid in descendants(self.server.process.pid)]
@@ -1134,6 +1134,8 @@ class Disturber(threading.Thread):
         else:
             document.update(template_name=self.name("templates"),
                             wait_for_ready=dice.random() < 0.5)
+        if kind == "boxes" and dice.random() < 0.5:
+            del document["template_name"]
         if kind == "pools":  # who waits, waits for 10 seconds if the image is missing
             document.update(replicas=dice.randrange(1, 5), wait_for_ready=False)
         elif kind == "boxes":
