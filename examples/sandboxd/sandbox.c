@@ -511,6 +511,20 @@ static void leave_groups(uv_timer_t *timer)
     uv_close((uv_handle_t *)timer, on_closed);
 }
 
+/* 1 if the process has ended. With it goes what is left of its group: when bubblewrap is killed amid
+   its preparations, one half of it would wait for the other for ever. That happens before the
+   process is reaped, as long as no other can have its number. */
+static int reap(const sd_sandbox *s)
+{
+    siginfo_t ended;
+    ended.si_pid = 0;
+    if (waitid(P_PID, (id_t)s->pid, &ended, WEXITED | WNOHANG | WNOWAIT) < 0 ||
+        ended.si_pid != s->pid)
+        return 0;
+    kill(-s->pid, SIGKILL);
+    return waitpid(s->pid, NULL, WNOHANG) == s->pid;
+}
+
 void sd_sandbox_reap(void)
 {
     sd_sandbox **link = &sandboxes, *s;
@@ -518,7 +532,7 @@ void sd_sandbox_reap(void)
         char data[4096];
         uv_os_fd_t fd;
         ssize_t n;
-        if (waitpid(s->pid, NULL, WNOHANG) != s->pid) {
+        if (!reap(s)) {
             link = &s->next;
             continue;
         }

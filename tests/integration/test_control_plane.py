@@ -22,8 +22,9 @@ import unittest
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from test_sandboxd import (SANDBOXD, SANITIZED, TIME, UUID, Sandbox, Server, WithServer, alive,
-                           copy_program, descendants, groups, main, stat_of, wait_until)
+from test_sandboxd import (SANDBOXD, SANITIZED, TIME, UUID, Sandbox, Server, WithOrphans,
+                           WithServer, alive, copy_program, descendants, groups, main, stat_of,
+                           wait_until)
 import wire
 
 KINDS = "volumes", "templates", "pools"
@@ -1091,7 +1092,7 @@ class Disturber(threading.Thread):
     def __init__(self, server, seed, until):
         super().__init__()
         self.server, self.until, self.random = server, until, random.Random(seed)
-        self.wrong, self.done = [], 0
+        self.wrong, self.done, self.ending = [], 0, False
 
     def name(self, kind):
         return f"{kind}{self.random.randrange(4)}"
@@ -1172,23 +1173,61 @@ class Disturber(threading.Thread):
             while time.monotonic() < self.until:
                 self.step()
         except Exception as error:  # pylint: disable=broad-except
-            self.wrong.append(error)
+            if not self.ending or not isinstance(error, (OSError, http.client.HTTPException)):
+                self.wrong.append(error)
 
 
-class Disturbance(WithOwnServers):
-    def test_much_at_once_leaves_nothing_behind(self):
-        seed = int(os.environ.get("SEED", random.randrange(10 ** 9)))
-        seconds, most = float(os.environ.get("SECONDS", 4)), 12
+class Disturbance(WithOrphans, WithOwnServers):
+    MOST = 12
+
+    def setUp(self):
+        super().setUp()
+        self.seed = int(os.environ.get("SEED", random.randrange(10 ** 9)))
+        self.seconds = float(os.environ.get("SECONDS", 4))
         image = tempfile.TemporaryDirectory()
         self.addCleanup(image.cleanup)
         copy_program(str(SANDBOXD), Path(image.name))
-        with Server("--data", str(self.data), "--max-sandboxes", str(most), "--image",
-                    f"i={image.name}") as server:
+        os.chmod(image.name, 0o755)
+        self.options = "--max-sandboxes", str(self.MOST), "--image", f"i={image.name}"
+
+    def start(self, *options, **more):
+        return Server("--data", str(self.data), *self.options, *options, **more)
+
+    def disturb(self, server, seconds):
+        until = time.monotonic() + seconds
+        threads = [Disturber(server, f"{self.seed}{i}", until) for i in range(6)]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def test_an_end_amid_all_that_leaves_nothing_behind(self):
+        end, rounds = time.monotonic() + self.seconds, 0
+        while time.monotonic() < end or rounds < 4:
+            with self.start() as server:
+                threads = self.disturb(server, 20)
+                time.sleep(0.1 + 0.4 * random.random())
+                for thread in threads:
+                    thread.ending = True
+                status = server.stop()
+                for thread in threads:
+                    thread.join()
+                said = f"seed {self.seed}, round {rounds}: {server.said()}"
+                self.assertEqual([what for thread in threads for what in thread.wrong], [], said)
+                self.assertEqual(status, 0, said)
+                self.expect_no_process()
+                self.assertEqual(groups(server.process.pid), [], said)
+                self.assertNotRegex(said, "ERROR|could not be removed")
+                self.assertEqual(os.listdir(self.data / "sandboxes")
+                                 if (self.data / "sandboxes").exists() else [], [], said)
+                self.seed += 1
+                rounds += 1
+        print(f"# {rounds} rounds")
+
+    def test_much_at_once_leaves_nothing_behind(self):
+        seed, most = self.seed, self.MOST
+        with self.start() as server:
             own = groups(server.process.pid)
-            threads = [Disturber(server, f"{seed}{i}", time.monotonic() + seconds)
-                       for i in range(6)]
-            for thread in threads:
-                thread.start()
+            threads = self.disturb(server, self.seconds)
             for thread in threads:
                 thread.join()
             wrong = [what for thread in threads for what in thread.wrong]
@@ -1210,6 +1249,7 @@ class Disturbance(WithOwnServers):
             self.assertEqual(len(server.call("GET", "/boxes").json["sandboxes"]), most)
             self.assertEqual(server.stop(), 0, left)
             self.assertNotRegex(server.said(), "ERROR|could not be removed")
+            self.expect_no_process()
         print(f"# seed {seed}: {sum(thread.done for thread in threads)} requests")
 
 

@@ -215,6 +215,23 @@ class WithServer(unittest.TestCase):
         self.assertEqual(reply.detail[0]["type"], "value_error", reply)
 
 
+class WithOrphans(unittest.TestCase):
+    """Tests from which no process can hide."""
+
+    @classmethod
+    def setUpClass(cls):
+        # Orphans become children of this process, so that none goes unseen.
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+    def expect_no_process(self, seconds=5):
+        self.assertTrue(wait_until(lambda: not alive(descendants(os.getpid())), seconds),
+                        [Path(f"/proc/{pid}/cmdline").read_bytes()
+                         for pid in alive(descendants(os.getpid()))])
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
 # ---- isolation ----
 
 class Isolation(WithServer):
@@ -1599,20 +1616,7 @@ class BadInput(WithServer):
 
 # ---- the end ----
 
-class TheEnd(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        # Orphans become children of this process, so that none goes unseen.
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-
-    def expect_no_process(self, seconds=5):
-        self.assertTrue(wait_until(lambda: not alive(descendants(os.getpid())), seconds),
-                        [Path(f"/proc/{pid}/cmdline").read_bytes()
-                         for pid in alive(descendants(os.getpid()))])
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-
+class TheEnd(WithOrphans):
     def busy(self, server):
         """Makes sandboxes that are busy in every way; returns all processes."""
         boxes = [server.create() for _ in range(2)]
@@ -1655,6 +1659,24 @@ class TheEnd(unittest.TestCase):
                 time.sleep(0.003 * i)
                 server.stop(signal.SIGKILL if i % 2 else signal.SIGTERM)
                 self.expect_no_process()
+
+    def test_bubblewrap_that_is_killed_amid_its_work_leaves_no_process(self):
+        with Server() as server:
+            children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+            for i in range(100):
+                creation = threading.Thread(target=server.call,
+                                            args=("POST", "/boxes", {"name": f"b{i}"}))
+                creation.start()
+                while not (pids := children.read_text().split()) and creation.is_alive():
+                    pass
+                time.sleep(0.0001 * i)
+                for pid in pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
+                creation.join()
+                server.call("DELETE", f"/boxes/b{i}")
+            server.stop()
+            self.expect_no_process()
 
     def test_bubblewrap_and_the_agent_end_together(self):
         with Server() as server:
