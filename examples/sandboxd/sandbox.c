@@ -156,6 +156,7 @@ static void become_sandbox(const plan *p)
     setsid(); /* Ctrl-C is for the control process alone */
     clean_signals();
     umask(022);
+    setrlimit(RLIMIT_NOFILE, &p->isolation->files);
     syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL); /* not the operator's keys */
     if (p->isolation->user)
         become_other(p);
@@ -238,7 +239,8 @@ static char *prepare(sd_sandbox *s, const char *argument, plan *p, sd_words *wor
     sd_words_add(words, sd_text("/"));
     if (sd_root_make(p->root, s->image, p->staged_image ? p->staged_image : s->image, owner,
                      words) < 0)
-        problem = sd_text("its directory could not be made: %s", strerror(errno));
+        problem = sd_text("its root could not be made%s%s: %s", s->image ? " from " : "",
+                          s->image ? s->image : "", strerror(errno));
     if (!problem)
         problem = sd_root_mount(p->root, s->image, owner, s->mounts, s->mount_count,
                                 p->staged_mounts, words, &s->refused);

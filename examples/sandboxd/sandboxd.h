@@ -48,6 +48,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 #include <uv.h>
 
@@ -621,6 +622,7 @@ typedef struct sd_isolation {
     int disable_userns; /* 1: bubblewrap can forbid further user namespaces */
     const char *stage;  /* with user: where the child mounts what that user must see */
     sd_limits limits;
+    struct rlimit files; /* RLIMIT_NOFILE that sandboxes get */
 } sd_isolation;
 
 /* Finds out; directory is for a trial. 0, or -1 when stderr has been told what is missing. */

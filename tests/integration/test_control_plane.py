@@ -1039,6 +1039,20 @@ class Everywhere(WithOwnServers):
                 self.assertEqual((reply.status, reply.headers["Allow"]),
                                  (405, "GET, HEAD, PATCH, DELETE"))
 
+    def test_many_connections_leave_files_for_the_rest(self):
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+        try:
+            server = self.start()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        with server, contextlib.ExitStack() as idle:
+            for _ in range(300):
+                idle.enter_context(wire.dial(server.url))
+            self.post(server, "/templates", name="t", image="i")
+            with server.create(template_name="t") as box:  # which has the limit as it was
+                self.assertEqual(box.output("ulimit -n"), "256\n")
+
     def test_the_end_waits_for_what_is_in_pools(self):
         with self.start() as server:
             self.post(server, "/templates", name="t", image="i")
