@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -56,6 +57,18 @@ def descendants(pid):
 
 def alive(pids):
     return [pid for pid in pids if (stat := stat_of(pid)) and stat[1] not in "ZX"]
+
+
+def mount_points():
+    """Of all hierarchies of control groups."""
+    return [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()
+            if line.split()[2] in ("cgroup", "cgroup2")]
+
+
+def groups(pid):
+    """The control groups that a sandboxd has made."""
+    return [path for top in mount_points() for path, _, _ in os.walk(top)
+            if re.search(rf"/sandboxd-\d+-{pid}-\d+(/|$)", path)]
 
 
 class Server:
@@ -188,6 +201,23 @@ class WithServer(unittest.TestCase):
         self.assertEqual(set(reply.detail[0]), {"loc", "msg", "type"}, reply)
         self.assertEqual(reply.detail[0]["loc"], list(loc), reply)
         self.assertEqual(reply.detail[0]["type"], "value_error", reply)
+
+
+class WithOrphans(unittest.TestCase):
+    """Tests from which no process can hide."""
+
+    @classmethod
+    def setUpClass(cls):
+        # Orphans become children of this process, so that none goes unseen.
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+    def expect_no_process(self, seconds=5):
+        self.assertTrue(wait_until(lambda: not alive(descendants(os.getpid())), seconds),
+                        [Path(f"/proc/{pid}/cmdline").read_bytes()
+                         for pid in alive(descendants(os.getpid()))])
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
 def memory(pid, name):

@@ -219,8 +219,10 @@ int sd_agent_main(void)
     uv_read_start((uv_stream_t *)&channel, on_channel_alloc, on_channel);
     result = sd_serve(&agent.server, SD_FD_LISTEN);
     if (result < 0 || write(SD_FD_CHANNEL, "ready\n", 6) != 6) {
-        sd_log("the agent cannot serve: %s", result < 0 ? uv_strerror(result) : strerror(errno));
-        return 1;
+        if (result < 0 || errno != EPIPE) /* else nobody wants the sandbox any more */
+            sd_log("the agent cannot serve: %s",
+                   result < 0 ? uv_strerror(result) : strerror(errno));
+        _exit(1);
     }
     uv_run(&loop, UV_RUN_DEFAULT);
     return 1;

@@ -255,6 +255,18 @@ static int serve(sd_control *control)
     return 0;
 }
 
+/* Connections and sandboxes together need more files than a process usually may open. Sandboxes get
+   the limit as it was. */
+static void raise_file_limit(struct rlimit *before)
+{
+    struct rlimit raised;
+    if (getrlimit(RLIMIT_NOFILE, before) < 0)
+        before->rlim_cur = before->rlim_max = 1024;
+    raised = *before;
+    raised.rlim_cur = raised.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &raised);
+}
+
 int sd_control_run(sd_control *control)
 {
     const int temporary = control->data == NULL;
@@ -264,6 +276,7 @@ int sd_control_run(sd_control *control)
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a file that cannot grow is an error of the write */
     umask(022);
+    raise_file_limit(&control->isolation.files);
     data = make_data(control->data);
     lock = data ? take_data(data) : -1;
     if (lock < 0) {

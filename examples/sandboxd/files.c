@@ -309,7 +309,9 @@ static void send_file(sd_conn *conn, download *d, const struct stat *st)
              (unsigned long)st->st_mtim.tv_nsec);
     gmtime_r(&st->st_mtim.tv_sec, &tm);
     strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", &tm);
-    if (range && !conn->no_body && (!if_range || strcmp(if_range, tag) == 0))
+    if (known && (strcmp(known, "*") == 0 || strstr(known, tag)))
+        status = 304;
+    else if (range && !conn->no_body && (!if_range || strcmp(if_range, tag) == 0))
         wanted = find_range(range, d->left, &start, &count);
     if (wanted > 0)
         snprintf(part, sizeof(part), "Content-Range: bytes %lld-%lld/%lld\r\n", (long long)start,
@@ -318,7 +320,7 @@ static void send_file(sd_conn *conn, download *d, const struct stat *st)
         snprintf(part, sizeof(part), "Content-Range: bytes */%lld\r\n", (long long)d->left);
     snprintf(headers, sizeof(headers),
              "ETag: %s\r\nLast-Modified: %s\r\nAccept-Ranges: bytes\r\n%s", tag, date, part);
-    if (known && (strcmp(known, "*") == 0 || strstr(known, tag))) {
+    if (status == 304) {
         sd_reply(conn, 304, NULL, headers, "", 0);
         return;
     }

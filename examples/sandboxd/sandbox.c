@@ -156,6 +156,7 @@ static void become_sandbox(const plan *p)
     setsid(); /* Ctrl-C is for the control process alone */
     clean_signals();
     umask(022);
+    setrlimit(RLIMIT_NOFILE, &p->isolation->files);
     syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL); /* not the operator's keys */
     if (p->isolation->user)
         become_other(p);
@@ -238,7 +239,8 @@ static char *prepare(sd_sandbox *s, const char *argument, plan *p, sd_words *wor
     sd_words_add(words, sd_text("/"));
     if (sd_root_make(p->root, s->image, p->staged_image ? p->staged_image : s->image, owner,
                      words) < 0)
-        problem = sd_text("its directory could not be made: %s", strerror(errno));
+        problem = sd_text("its root could not be made%s%s: %s", s->image ? " from " : "",
+                          s->image ? s->image : "", strerror(errno));
     if (!problem)
         problem = sd_root_mount(p->root, s->image, owner, s->mounts, s->mount_count,
                                 p->staged_mounts, words, &s->refused);
@@ -511,6 +513,20 @@ static void leave_groups(uv_timer_t *timer)
     uv_close((uv_handle_t *)timer, on_closed);
 }
 
+/* 1 if the process has ended. With it goes what is left of its group: when bubblewrap is killed amid
+   its preparations, one half of it would wait for the other for ever. That happens before the
+   process is reaped, as long as no other can have its number. */
+static int reap(const sd_sandbox *s)
+{
+    siginfo_t ended;
+    ended.si_pid = 0;
+    if (waitid(P_PID, (id_t)s->pid, &ended, WEXITED | WNOHANG | WNOWAIT) < 0 ||
+        ended.si_pid != s->pid)
+        return 0;
+    kill(-s->pid, SIGKILL);
+    return waitpid(s->pid, NULL, WNOHANG) == s->pid;
+}
+
 void sd_sandbox_reap(void)
 {
     sd_sandbox **link = &sandboxes, *s;
@@ -518,7 +534,7 @@ void sd_sandbox_reap(void)
         char data[4096];
         uv_os_fd_t fd;
         ssize_t n;
-        if (waitpid(s->pid, NULL, WNOHANG) != s->pid) {
+        if (!reap(s)) {
             link = &s->next;
             continue;
         }

@@ -51,6 +51,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 #include <uv.h>
 
@@ -566,9 +567,9 @@ typedef struct sd_spawn {
     const sd_json *env;  /* an object of strings, or NULL */
     uint64_t file_limit; /* RLIMIT_NOFILE */
     const sd_command_limits *limits;
-    int input;           /* 1: a pipe for stdin, 0: /dev/null */
-    int die_with_us;     /* 1: killed when this process ends */
-    int pty;             /* 1: a pseudo-terminal, of this size, instead of pipes */
+    int input;       /* 1: a pipe for stdin, 0: /dev/null */
+    int die_with_us; /* 1: killed when this process ends */
+    int pty;         /* 1: a pseudo-terminal, of this size, instead of pipes */
     int columns, rows;
     /* The result; -1: none. */
     pid_t pid;    /* also the process group and the session */
@@ -718,7 +719,8 @@ typedef struct sd_isolation {
     int disable_userns; /* 1: bubblewrap can forbid further user namespaces */
     const char *stage;  /* with user: where the child mounts what that user must see */
     sd_limits limits;
-    char *settings;     /* that agents get: lines of "name value", or NULL */
+    char *settings;      /* that agents get: lines of "name value", or NULL */
+    struct rlimit files; /* RLIMIT_NOFILE that sandboxes get */
 } sd_isolation;
 
 /* Finds out; directory is for a trial. 0, or -1 when stderr has been told what is missing. */

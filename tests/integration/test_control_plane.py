@@ -23,8 +23,8 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from test_sandboxd import TIME, UUID, copy_program
-from daemon import (SANDBOXD, SANITIZED, Sandbox, Server, WithServer, alive, descendants, main,
-                    stat_of, wait_until)
+from daemon import (SANDBOXD, SANITIZED, Sandbox, Server, WithOrphans, WithServer, alive,
+                    descendants, groups, main, stat_of, wait_until)
 import wire
 
 KINDS = "volumes", "templates", "pools"
@@ -1039,6 +1039,20 @@ class Everywhere(WithOwnServers):
                 self.assertEqual((reply.status, reply.headers["Allow"]),
                                  (405, "GET, HEAD, PATCH, DELETE"))
 
+    def test_many_connections_leave_files_for_the_rest(self):
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+        try:
+            server = self.start()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        with server, contextlib.ExitStack() as idle:
+            for _ in range(300):
+                idle.enter_context(wire.dial(server.url))
+            self.post(server, "/templates", name="t", image="i")
+            with server.create(template_name="t") as box:  # which has the limit as it was
+                self.assertEqual(box.output("ulimit -n"), "256\n")
+
     def test_the_end_waits_for_what_is_in_pools(self):
         with self.start() as server:
             self.post(server, "/templates", name="t", image="i")
@@ -1079,6 +1093,178 @@ class Everywhere(WithOwnServers):
                 self.assertEqual(server.stop(), 0)
                 self.assertEqual(alive(processes), [])
                 self.assertNotIn("ERROR", server.said())
+
+
+# ---- everything at once ----
+
+class Disturber(threading.Thread):
+    """Does things at random until the end, with names that all of these threads share, so that
+    what they do meets at every moment."""
+
+    ALLOWED = 200, 201, 204, 400, 404, 408, 409, 422, 429, 503, 504
+
+    def __init__(self, server, seed, until):
+        super().__init__()
+        self.server, self.until, self.random = server, until, random.Random(seed)
+        self.wrong, self.done, self.ending = [], 0, False
+
+    def name(self, kind):
+        return f"{kind}{self.random.randrange(4)}"
+
+    def send(self, method, path, document=None):
+        reply = self.server.call(method, path, document)
+        self.done += 1
+        if reply.status not in self.ALLOWED:
+            self.wrong.append((method, path, document, reply))
+        return reply
+
+    def send_and_leave(self, method, path, document):
+        """Does not wait for the answer, or not for long; another request may follow at once."""
+        dice, body = self.random, json.dumps(document).encode()
+        request = b"%s /v2/sandboxes%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
+        data = request % (method.encode(), path.encode(), len(body), body)
+        name = document.get("name")
+        if name and dice.random() < 0.5:
+            data += request % (b"DELETE", f"{path}/{name}".encode(), 0, b"")
+        with wire.dial(self.server.url) as connection:
+            connection.sendall(data[:dice.choice((len(data), dice.randrange(len(data))))])
+            time.sleep(dice.choice((0, 0.01, 0.1)))
+
+    def kill(self):
+        pids = [pid for pid in descendants(self.server.process.pid)]
+        if pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.random.choice(pids), signal.SIGKILL)
+
+    def create(self, send):
+        dice = self.random
+        kind = dice.choice(("volumes", "templates", "pools", "boxes", "boxes", "boxes"))
+        document = {"name": self.name(kind)}
+        if kind == "volumes":
+            document.update(size="1Gi")
+        elif kind == "templates":
+            document.update(image=dice.choice(("i", "i", "i", "none")), volume_mounts=[
+                {"volume_name": self.name("volumes"), "mount_path": "/data"}] *
+                dice.randrange(2))
+        else:
+            document.update(template_name=self.name("templates"),
+                            wait_for_ready=dice.random() < 0.5)
+        if kind == "boxes" and dice.random() < 0.5:
+            del document["template_name"]
+        if kind == "pools":  # who waits, waits for 10 seconds if the image is missing
+            document.update(replicas=dice.randrange(1, 5), wait_for_ready=False)
+        elif kind == "boxes":
+            document.update(timeout=dice.choice((0, 0.01, 0.03, 20)))
+        send("POST", f"/{kind}", document)
+
+    def change(self):
+        kind = self.random.choice((*KINDS, "boxes"))
+        document = {}
+        if self.random.random() < 0.5:
+            document["name"] = self.name(kind)
+        if kind == "pools":
+            document["replicas"] = self.random.randrange(5)
+        elif kind == "volumes":
+            document["size"] = f"{self.random.randrange(1, 5)}Gi"
+        self.send("PATCH", f"/{kind}/{self.name(kind)}", document)
+
+    def step(self):
+        dice = self.random.random()
+        kind = self.random.choice((*KINDS, "boxes", "boxes", "boxes"))
+        if dice < 0.4:
+            self.create(self.send if dice < 0.3 else self.send_and_leave)
+        elif dice < 0.55:
+            self.change()
+        elif dice < 0.85:
+            self.send("DELETE", f"/{kind}/{self.name(kind)}")
+        elif dice < 0.9:
+            self.kill()
+        else:
+            self.send("GET", f"/{kind}")
+
+    def run(self):
+        try:
+            while time.monotonic() < self.until:
+                self.step()
+        except Exception as error:  # pylint: disable=broad-except
+            if not self.ending or not isinstance(error, (OSError, http.client.HTTPException)):
+                self.wrong.append(error)
+
+
+class Disturbance(WithOrphans, WithOwnServers):
+    MOST = 12
+
+    def setUp(self):
+        super().setUp()
+        self.seed = int(os.environ.get("SEED", random.randrange(10 ** 9)))
+        self.seconds = float(os.environ.get("SECONDS", 4))
+        image = tempfile.TemporaryDirectory()
+        self.addCleanup(image.cleanup)
+        copy_program(str(SANDBOXD), Path(image.name))
+        os.chmod(image.name, 0o755)
+        self.options = "--max-sandboxes", str(self.MOST), "--image", f"i={image.name}"
+
+    def start(self, *options, **more):
+        return Server("--data", str(self.data), *self.options, *options, **more)
+
+    def disturb(self, server, seconds):
+        until = time.monotonic() + seconds
+        threads = [Disturber(server, f"{self.seed}{i}", until) for i in range(6)]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def test_an_end_amid_all_that_leaves_nothing_behind(self):
+        end, rounds = time.monotonic() + self.seconds, 0
+        while time.monotonic() < end or rounds < 4:
+            with self.start() as server:
+                threads = self.disturb(server, 20)
+                time.sleep(0.1 + 0.4 * random.random())
+                for thread in threads:
+                    thread.ending = True
+                status = server.stop()
+                for thread in threads:
+                    thread.join()
+                said = f"seed {self.seed}, round {rounds}: {server.said()}"
+                self.assertEqual([what for thread in threads for what in thread.wrong], [], said)
+                self.assertEqual(status, 0, said)
+                self.expect_no_process()
+                self.assertEqual(groups(server.process.pid), [], said)
+                self.assertNotRegex(said, "ERROR|could not be removed")
+                self.assertEqual(os.listdir(self.data / "sandboxes")
+                                 if (self.data / "sandboxes").exists() else [], [], said)
+                self.seed += 1
+                rounds += 1
+        print(f"# {rounds} rounds")
+
+    def test_much_at_once_leaves_nothing_behind(self):
+        seed, most = self.seed, self.MOST
+        with self.start() as server:
+            own = groups(server.process.pid)
+            threads = self.disturb(server, self.seconds)
+            for thread in threads:
+                thread.join()
+            wrong = [what for thread in threads for what in thread.wrong]
+            self.assertEqual(wrong, [], f"seed {seed}: {server.said()}")
+            for kind in "boxes", "pools", "templates", "volumes":
+                for item in next(iter(server.call("GET", f"/{kind}").json.values())):
+                    self.assertEqual(server.call("DELETE", f"/{kind}/{item['name']}").status, 204,
+                                     f"seed {seed}: {kind}/{item['name']}")
+            left = f"seed {seed}: {server.said()}"
+            self.assertTrue(wait_until(lambda: not agents(server)), left)
+            self.assertTrue(wait_until(lambda: groups(server.process.pid) == own), left)
+            for kind in ("sandboxes", *KINDS):
+                self.assertTrue(wait_until(lambda k=kind: not os.listdir(self.data / k)), left)
+            self.assertEqual(descendants(server.process.pid), [], left)
+            # As many as ever fit, and no more.
+            for _ in range(most):
+                server.call("POST", "/boxes", {"wait_for_ready": False})
+            self.assertEqual(server.call("POST", "/boxes", {}).status, 429)
+            self.assertEqual(len(server.call("GET", "/boxes").json["sandboxes"]), most)
+            self.assertEqual(server.stop(), 0, left)
+            self.assertNotRegex(server.said(), "ERROR|could not be removed")
+            self.expect_no_process()
+        print(f"# seed {seed}: {sum(thread.done for thread in threads)} requests")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import wire  # noqa: E402
-from daemon import (SANDBOXD, Server, alive, descendants, main, stat_of,  # noqa: E402
-                    wait_until)
+from daemon import (SANDBOXD, Server, alive, descendants, groups, main,  # noqa: E402
+                    mount_points, stat_of, wait_until)
 
 PROCESSORS = len(os.sched_getaffinity(0))
 HOG = "python3 -c 'x = bytearray(400 << 20)'"
@@ -46,18 +46,6 @@ BOMB = "b() { b | b & }; b; sleep 100"
 
 
 # ---- helpers ----
-
-def mount_points():
-    """Of all hierarchies of control groups."""
-    return [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()
-            if line.split()[2] in ("cgroup", "cgroup2")]
-
-
-def groups(pid):
-    """The control groups that a sandboxd has made."""
-    return [path for top in mount_points() for path, _, _ in os.walk(top)
-            if re.search(rf"/sandboxd-\d+-{pid}-\d+(/|$)", path)]
-
 
 def why_no_groups():
     """Why control groups cannot be tested; None: they can. Root must be able to use those that it
