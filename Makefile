@@ -51,7 +51,7 @@ SBX = $(patsubst %.c,%.o,$(wildcard examples/sbx/*.c))
 PLAIN = $(TESTS:tests/%.c=build/plain/%)
 ASAN = $(TESTS:tests/%.c=build/asan/%)
 # Those with threads.
-TSAN = build/tsan/test_cancel build/tsan/test_posix
+TSAN = build/tsan/test_cancel build/tsan/test_posix build/tsan/test_threads
 REPLAY = $(FUZZ:%=build/replay/%)
 PROGRAMS = $(addprefix build/,sandboxd sbx $(EXAMPLES))
 ASAN_PROGRAMS = $(addprefix build/asan/,sandboxd sbx $(EXAMPLES))

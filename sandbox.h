@@ -9730,7 +9730,8 @@ static void sbxi_input_lost(sbxi_input *in)
                lost, input in doubt, no pty           fails, unless a kill is to be sent
                kill, execute was not sent             fails
                kill, execute was sent                 at once -> CONNECT if it was in PAUSE; in
-                                                      STREAM it is sent; exit is waited for
+                                                      STREAM it is sent; exit is waited for;
+                                                      pauses take 0.25 s, without a count
                0.5 s after kill, input waits          once: -> CONNECT, and kill is sent there
                lost after kill was sent               fails
                2 s after kill                         fails
@@ -9925,16 +9926,17 @@ SBX_API sbx_status sbx_run_start(const sbx_sandbox *sandbox, const char *command
 
 /* ---- over a WebSocket ---- */
 
-#define SBXI_FAILURES 5       /* attempts in a row that may fail */
-#define SBXI_BUDGET_MS 120000 /* for all of these together */
-#define SBXI_OPEN_MS 30000    /* for one attempt to connect */
-#define SBXI_PING_MS 30000    /* between two pings */
-#define SBXI_SILENCE_MS 60000 /* without an answer to a ping */
-#define SBXI_GRACE_MS 30000   /* past the command's own time-out before the caller gives up */
-#define SBXI_KILL_MS 2000     /* for the exit code of a command that was killed */
-#define SBXI_BYPASS_MS 500    /* of these, until a kill goes around input that waits */
-#define SBXI_PIECES 8         /* of input sent in one step */
-#define SBXI_MESSAGES 256     /* handled in one step, so that other operations get their turn */
+#define SBXI_FAILURES 5        /* attempts in a row that may fail */
+#define SBXI_BUDGET_MS 120000  /* for all of these together */
+#define SBXI_OPEN_MS 30000     /* for one attempt to connect */
+#define SBXI_PING_MS 30000     /* between two pings */
+#define SBXI_SILENCE_MS 60000  /* without an answer to a ping */
+#define SBXI_GRACE_MS 30000    /* past the command's own time-out before the caller gives up */
+#define SBXI_KILL_MS 2000      /* for the exit code of a command that was killed */
+#define SBXI_KILL_PAUSE_MS 250 /* between two attempts to reach it meanwhile */
+#define SBXI_BYPASS_MS 500     /* of these, until a kill goes around input that waits */
+#define SBXI_PIECES 8          /* of input sent in one step */
+#define SBXI_MESSAGES 256      /* handled in one step, so that other operations get their turn */
 
 typedef enum sbxi_command_state {
     SBXI_COMMAND_START,
@@ -10104,9 +10106,11 @@ static sbx_status sbxi_command_lost(sbx_command *c, int at_once)
         c->reload_at = now; /* but not over and over */
         delay = 0;
     }
+    if (c->kill_end && delay > SBXI_KILL_PAUSE_MS)
+        delay = SBXI_KILL_PAUSE_MS; /* the 2 s that there are will end it */
     err->attempts = c->failures;
     err->operation = c->started ? "reconnect" : "command";
-    if (c->failures > SBXI_FAILURES || delay >= c->budget_end - now) {
+    if (!c->kill_end && (c->failures > SBXI_FAILURES || delay >= c->budget_end - now)) {
         char last[300];
         sbxi_copy(last, sizeof(last), err->message, strlen(err->message));
         if (err->status == SBX_E_TIMEOUT)

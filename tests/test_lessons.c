@@ -172,7 +172,7 @@ static void lesson_6_killing_ends_though_the_sandbox_is_gone(void **state)
         peer_ws_text(p, STARTED);
         if (how < 2)
             peer_reset(p);
-        for (i = 0; how < 2 && i < 3; i++) {
+        for (i = 0; how < 2 && i < 12; i++) {
             p = world_peer(&s.w);
             p->optional = 1;
             if (how)
