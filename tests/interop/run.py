@@ -124,10 +124,12 @@ def play(name, directory):
     os.environ["SANDBOXD_API_KEY"] = KEY
     with tempfile.TemporaryDirectory() as image, LocalServer() as server, \
             LocalServer("--max-sandboxes", "1") as full, \
-            LocalServer("--image", f"one={image}") as images:
+            LocalServer("--image", f"one={image}") as images, LocalServer() as reloading:
         fill(full)
         # Clients of WebSockets heed proxies, even on the way to this machine.
         env = server.environment(INTEROP_FULL=full.url, INTEROP_IMAGES=images.url,
+                                 INTEROP_RELOAD=reloading.url,
+                                 INTEROP_RELOAD_PID=str(reloading.process.pid),
                                  NO_PROXY="127.0.0.1", no_proxy="127.0.0.1",
                                  PYTHONDONTWRITEBYTECODE="1")
         return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, check=False).returncode

@@ -173,7 +173,8 @@ const scenarios = {
   },
 };
 
-for (const endpoint of [process.env.LANGSMITH_ENDPOINT, process.env.INTEROP_FULL]) {
+const { LANGSMITH_ENDPOINT, INTEROP_FULL, INTEROP_RELOAD } = process.env;
+for (const endpoint of [LANGSMITH_ENDPOINT, INTEROP_FULL, INTEROP_RELOAD]) {
   const client = new sdk.SandboxClient({ apiEndpoint: `${endpoint}/v2/sandboxes` });
   await client.createTemplate(PLAIN, { image });
 }

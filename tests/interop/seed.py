@@ -212,7 +212,7 @@ async def pool_errors(case):
 
 def prepare():
     """Makes the templates that the shared scenarios use."""
-    for endpoint in (None, shared.FULL + "/v2/sandboxes"):
+    for endpoint in (None, shared.FULL + "/v2/sandboxes", shared.RELOADING + "/v2/sandboxes"):
         client = sdk.SandboxClient(api_endpoint=endpoint)
         client.create_template(PLAIN, "any:image")
         client.close()

@@ -2,7 +2,8 @@
 //
 // A scenario is a pair of a name and an async function of a Case. LANGSMITH_ENDPOINT is a sandboxd
 // with an API key. INTEROP_FULL is one with the same key and no room for another sandbox,
-// INTEROP_IMAGES one with other images than absent:1.
+// INTEROP_IMAGES one with other images than absent:1, INTEROP_RELOAD one that may be told to reload,
+// INTEROP_RELOAD_PID its process.
 
 import assert from "node:assert/strict";
 import { randomUUID, webcrypto } from "node:crypto";
@@ -263,6 +264,33 @@ const scenarios = {
     for await (const { data } of chunks) text += data;
     equal(text, "ä1\nä2\nä3\nä4\nä5\nä6\nä7\nä8\n");
     equal((await handle.result).exit_code, 5);
+  },
+
+  "a reload of the server is survived": async (test) => {
+    const client = test.connect({ apiEndpoint: `${process.env.INTEROP_RELOAD}/v2/sandboxes` });
+    const box = await test.start(client);
+    const command = "for i in 1 2 3 4 5 6 7 8; do echo ä$i; sleep 0.2; done; exit 5";
+    const handle = await box.run(command, { wait: false });
+    const chunks = handle[Symbol.asyncIterator]();
+    let text = (await chunks.next()).value.data;
+    process.kill(Number(process.env.INTEROP_RELOAD_PID), "SIGHUP");
+    for await (const { data } of chunks) text += data;
+    equal(text, "ä1\nä2\nä3\nä4\nä5\nä6\nä7\nä8\n");
+    equal((await handle.result).exit_code, 5);
+    await client.deleteSandbox(box.name);
+  },
+
+  "a command can have a terminal": async (test) => {
+    const box = await test.sandbox();
+    const ended = await box.run("test -t 0 && echo yes; echo also >&2", { pty: true });
+    equal(ended, { stdout: "yes\r\nalso\r\n", stderr: "", exit_code: 0 });
+    const handle = await box.run("python3 -q", { pty: true, wait: false });
+    const chunks = handle[Symbol.asyncIterator]();
+    let text = (await chunks.next()).value.data;
+    handle.sendInput("print(6 * 7)\nexit(3)\n");
+    for await (const { data } of chunks) text += data;
+    assert.ok(text.includes("\n42\r\n"), text);
+    equal((await handle.result).exit_code, 3);
   },
 
   "without clients a command lives as long as it was told": async (test) => {

@@ -4,7 +4,8 @@ A scenario is an async function of a Case; its docstring names it. Each is playe
 client and with the asynchronous one: done() and each() hide the difference.
 
 LANGSMITH_ENDPOINT is a sandboxd with an API key. INTEROP_FULL is one with the same key and no room
-for another sandbox, INTEROP_IMAGES one with other images than absent:1."""
+for another sandbox, INTEROP_IMAGES one with other images than absent:1, INTEROP_RELOAD one that may
+be told to reload, INTEROP_RELOAD_PID its process."""
 
 import asyncio
 import contextlib
@@ -13,8 +14,10 @@ import functools
 import gc
 import inspect
 import os
+import signal
 import socket
 import sys
+import threading
 import traceback
 import uuid
 import warnings
@@ -29,10 +32,12 @@ from langsmith import sandbox as sdk  # noqa: E402
 
 ENDPOINT = os.environ["LANGSMITH_ENDPOINT"]
 FULL = os.environ["INTEROP_FULL"]
+RELOADING = os.environ["INTEROP_RELOAD"]
 KILLED = 137  # the exit code
 SECONDS = 240  # for all scenarios; then the stacks are shown
 
 HAS_LIFECYCLE = "idle_timeout" in inspect.signature(sdk.Sandbox.run).parameters
+HAS_PTY = "pty" in inspect.signature(sdk.Sandbox.run).parameters
 HAS_CLOSE_INPUT = "close_input" in inspect.signature(sdk.Sandbox.run).parameters
 
 
@@ -324,6 +329,42 @@ async def broken(case):
           "the result")
 
 
+one_reload = threading.Lock()
+
+
+async def reload(case):
+    """a reload of the server is survived, by older clients by reattaching"""
+    client = case.connect(api_endpoint=RELOADING + "/v2/sandboxes")
+    box = await done(client.create_sandbox(**case.origin))
+    everything = "".join(f"ä{i}\n" for i in range(1, 9)), 5
+    with one_reload:
+        handle = await done(box.run("for i in 1 2 3 4 5 6 7 8; do echo ä$i; sleep 0.2; done; exit 5",
+                                    wait=False))
+        await first_chunk(handle)
+        os.kill(int(os.environ["INTEROP_RELOAD_PID"]), signal.SIGHUP)
+        if HAS_CLOSE_INPUT:
+            ended = await done(handle.result)
+        else:
+            with raises(sdk.SandboxOperationError):
+                await done(handle.result)
+            ended = await done((await done(box.reconnect(handle.command_id))).result)
+    equal((ended.stdout, ended.exit_code), everything, "the result")
+    await done(client.delete_sandbox(box.name))
+
+
+async def terminal(case):
+    """a command can have a terminal"""
+    box = await case.sandbox()
+    ended = await done(box.run("test -t 0 && echo yes; echo also >&2", pty=True))
+    equal((ended.stdout, ended.stderr), ("yes\r\nalso\r\n", ""), "what came")
+    handle = await done(box.run("python3 -q", pty=True, wait=False))
+    await first_chunk(handle)
+    await done(handle.send_input("print(6 * 7)\nexit(3)\n"))
+    ended = await done(handle.result)
+    expect("\n42\r\n" in ended.stdout, f"it shows {ended.stdout!r}")
+    equal(ended.exit_code, 3, "the exit code")
+
+
 async def leaving(case):
     """without clients a command lives as long as it was told"""
     box = await case.sandbox()
@@ -429,8 +470,10 @@ async def quota(case):
 
 
 SCENARIOS = [life, not_waiting, context, names, other_path, result, settings, much, time_limit,
-             callbacks, chunks, standard_input, kill, reattach, broken, files, file_errors,
+             callbacks, chunks, standard_input, kill, reattach, broken, reload, files, file_errors,
              wrong_key, wrong_key_inside, wrong_path, validation, quota]
+if HAS_PTY:
+    SCENARIOS += [terminal]
 if HAS_LIFECYCLE:
     SCENARIOS += [leaving, remembering]
 
