@@ -9720,7 +9720,8 @@ static void sbxi_input_lost(sbxi_input *in)
                500, 502, 503, 504, no connection      lost
                any other answer                       fails
      STREAM    started with our id                    failures = 0; the id and pid are known
-               stdout, stderr                         failures = 0; overlap dropped, gap counted
+               stdout, stderr                         failures = 0; overlap dropped, gap counted;
+                                                      shows, too, that the command was started
                exit                                   -> EXITED
                error                                  fails
                close 1001                             lost, without a pause
@@ -10550,6 +10551,7 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
     size_t len = m->data ? m->data_len : 0;
     if (len > (uint64_t)INT64_MAX - offset)
         return sbxi_command_violation(c, SBX_E_PROTOCOL, 1007, "an offset is beyond all output");
+    c->started = 1; /* as the message that says so, should that be missing: it runs by our id */
     sbxi_command_alive(c);
     if (offset < o->next) {
         uint64_t known = o->next - offset;

@@ -2518,6 +2518,28 @@ static void several_commands_are_watched_at_once(void **state)
     end(&w, sandbox);
 }
 
+/* Else every attempt would begin at the first byte, and perhaps never come further. */
+static void output_shows_too_that_the_command_was_started(void **state)
+{
+    world w;
+    sbx_sandbox *sandbox;
+    peer *p;
+    (void)state;
+    world_init(&w);
+    p = executing_peer(&w);
+    peer_ws_text(p, OUT("0", "abc"));
+    peer_reset(p);
+    p = world_peer(&w);
+    peer_upgrade(p, WS);
+    peer_ws_expect(p, "{\"type\":\"reconnect\",\"command_id\":\"$id\",\"stdout_offset\":3,"
+                      "\"stderr_offset\":0}");
+    peer_ws_text(p, OUT("3", "def"));
+    peer_exits(p, EXIT("0"));
+    sandbox = begin(&w);
+    run_well(&w, sandbox, NULL, 0, "abcdef", "");
+    end(&w, sandbox);
+}
+
 static void a_gap_before_an_empty_message_is_told_by_the_next_chunk(void **state)
 {
     scene s;
@@ -3120,6 +3142,7 @@ int main(void)
         cmocka_unit_test(a_command_fits_into_the_loop_of_the_program),
         cmocka_unit_test(a_loop_that_takes_one_chunk_at_a_time_does_not_sleep_on_the_next),
         cmocka_unit_test(several_commands_are_watched_at_once),
+        cmocka_unit_test(output_shows_too_that_the_command_was_started),
         cmocka_unit_test(a_gap_before_an_empty_message_is_told_by_the_next_chunk),
         cmocka_unit_test(two_hundred_commands_are_watched_at_once),
         cmocka_unit_test(a_wait_steps_all_operations),

@@ -895,6 +895,17 @@ def slow_command_takes_its_input():
     sbx("run", "-i", "--", "sleep 2; wc -c", data=text * 30000).expect(0, "3000000\n", "")
 
 
+def broken_connections_lose_nothing():
+    """A server that breaks every connection of a command after a while, in each way there is."""
+    text = "".join(f"{i} ä\n" for i in range(1, 100001)).encode()
+    for chaos in ("cut=100000-500000", "fin=100000-500000", "close=1001:100000-500000",
+                  "cut=100000-500000,no-started"):
+        with LocalServer("--chaos", chaos, "--ring-bytes", str(64 << 20)) as server:
+            done = sbx("run", "--", "seq -f '%.0f ä' 100000; exit 9", service=server)
+            expect((done.code, done.err) == (9, "") and done.out == text,
+                   f"{chaos}: {done.code} {len(done.out)} of {len(text)} bytes {done.err}")
+
+
 def detached(box, command, *options):
     out = sbx("run", "-d", "--sandbox", box.name, *options, "--", command).expect(0, None, "").out
     name, number = out.decode().rstrip("\n").split(":")
@@ -1252,6 +1263,7 @@ TESTS = [
     ("a command that ends before its input does", input_without_end_is_given_up),
     ("input that is no text is refused", input_that_is_no_text),
     ("a slow command takes all of its input", slow_command_takes_its_input),
+    ("connections that keep breaking lose nothing", broken_connections_lose_nothing),
     ("a detached command runs on and is attached to", detached_command_runs_on),
     ("attach leaves on Ctrl-C", attach_leaves_on_ctrl_c),
     ("attach gives input", attach_gives_input),
