@@ -77,7 +77,7 @@ def shell_is_a_terminal():
         terminal.run("sbx shell --cwd /tmp")
         terminal.wait_for(r"^\S*\$ ?$")
         terminal.run("tty; stty size; echo in $PWD as $TERM")
-        terminal.wait_for(r"^/dev/pts/\d+\n30 90\nin /tmp as xterm-256color$")
+        terminal.wait_for(r"^/dev/pts/\d+\n30 90\nin /tmp as (tmux|screen)\S*$")
         terminal.run("exit 7")
         terminal.wait_for(r"^exit\n\$ ?$")
         terminal.run("echo code $?")
