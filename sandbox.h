@@ -57,7 +57,8 @@ CONTENTS
     operations              deadlines, cancelling, event loops
     templates, volumes,     the control plane: images and resources, files that persist,
     pools, sandboxes        sandboxes kept ready, sandboxes
-    commands                running them, reading their output as it comes
+    commands                running them, reading their output as it comes, input, terminals,
+                            killing, attaching from elsewhere
     files                   reading and writing them, also in constant memory
     codecs                  URL, JSON, HTTP/1.1, multipart, WebSocket, each usable alone
     the implementation      part by part; internal.h has the map
@@ -114,6 +115,26 @@ OUTPUT AS IT COMES, by a handle whose chunks you fetch, or by options.on_output:
 
 A lost connection is repaired inside these calls, and no byte is lost or seen twice. Where the service
 itself has forgotten output meanwhile, chunk.lost and result->out_lost say how much.
+
+TALKING TO A COMMAND, with options.input for its stdin or options.pty for a terminal, and ending it:
+
+    // example: input
+    sbx_run_options options = {0};
+    sbx_command *command;
+    sbx_result *result;
+    options.input = 1;
+    if (sbx_command_start(sandbox, "sort", &options, &command, &err) == SBX_OK) {
+        sbx_command_input(command, "pear\napple\n", 11, &err);
+        sbx_command_close_input(command, &err);
+        if (sbx_command_result(command, &result, &err) == SBX_OK) {
+            printf("%s", result->out);
+            sbx_free(result);
+        }
+        sbx_command_kill(command); // from any thread, any signal handler; no harm when it has ended
+        sbx_command_free(command);
+    }
+
+A command that is left running is found again, also by another process, with sbx_command_attach.
 
 WITHOUT BLOCKING. Every call has a _start form that makes an operation for your own event loop:
 
