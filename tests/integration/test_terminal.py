@@ -30,8 +30,12 @@ class Terminal:
         self.environment = SERVER.environment(TERM="xterm-256color")
         self.tmux("-f", "/dev/null", "new-session", "-d", *self.size,
                   "env PS1='$ ' bash --norc --noprofile")
-        self.wait_for(r"\$ ?$")
-        self.run("sbx() { %s \"$@\"; }" % SBX)
+        try:
+            self.wait_for(r"\$ ?$")
+            self.run("sbx() { %s \"$@\"; }" % SBX)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
