@@ -10587,11 +10587,7 @@ static sbx_status sbxi_command_output(sbx_command *c, const sbxi_message *m)
         size_t all =
             sbxi_buffer_len(&c->output[0].collected) + sbxi_buffer_len(&c->output[1].collected);
         if (len > c->max_output - all)
-            return sbxi_fail(
-                &c->op.error, SBX_E_TOO_BIG,
-                "the command's output is longer than %l bytes (max_output): raise it, or "
-                "take the output by on_output with discard_output",
-                (int64_t)c->max_output);
+            return sbxi_fail_output(c->max_output, &c->op.error);
         if (sbxi_buffer_append(&o->collected, data, len) != SBX_OK)
             return sbxi_fail_memory(&c->op.error);
     }

@@ -93,17 +93,6 @@ static const struct option options[] = {
     {NULL, 0, NULL, 0},
 };
 
-static int take_number(const char *option, const char *text, long least, long most, long *number)
-{
-    char *end;
-    errno = 0;
-    *number = strtol(text, &end, 10);
-    if (!errno && end != text && !*end && *number >= least && *number <= most)
-        return 0;
-    sd_log("%s is a number from %ld to %ld, not %s", option, least, most, text);
-    return -1;
-}
-
 static int take_image(sd_control *control, const char *text)
 {
     const char *equals = strchr(text, '=');
@@ -166,7 +155,7 @@ static int take_options(sd_control *control, int argc, char **argv)
     while (problem == 0 && (option = getopt_long(argc, argv, "", options, &index)) != -1) {
         switch (option) {
         case OPT_PORT:
-            problem = take_number("--port", optarg, 0, 65535, &number);
+            problem = sd_number("port", optarg, 0, 65535, &number);
             control->port = (int)number;
             break;
         case OPT_DATA:
@@ -180,11 +169,11 @@ static int take_options(sd_control *control, int argc, char **argv)
             problem = take_image(control, optarg);
             break;
         case OPT_MAX_SANDBOXES:
-            problem = take_number("--max-sandboxes", optarg, 1, SD_MAX_QUOTA, &number);
+            problem = sd_number("max-sandboxes", optarg, 1, SD_MAX_QUOTA, &number);
             control->max_sandboxes = (size_t)number;
             break;
         case OPT_MAX_VOLUMES:
-            problem = take_number("--max-volumes", optarg, 1, SD_MAX_QUOTA, &number);
+            problem = sd_number("max-volumes", optarg, 1, SD_MAX_QUOTA, &number);
             control->max_volumes = (size_t)number;
             break;
         case OPT_NO_ISOLATION:

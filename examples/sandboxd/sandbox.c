@@ -75,19 +75,6 @@ static void place_descriptors(const plan *p)
         close(i);
 }
 
-static void clean_signals(void)
-{
-    struct sigaction action;
-    sigset_t none;
-    int number;
-    memset(&action, 0, sizeof(action));
-    action.sa_handler = SIG_DFL;
-    for (number = 1; number < NSIG; number++)
-        sigaction(number, &action, NULL);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
 static void bind_from(int fd, const char *to)
 {
     char from[32];
@@ -154,7 +141,7 @@ static void become_sandbox(const plan *p)
     char *env[2] = {path, NULL};
     place_descriptors(p);
     setsid(); /* Ctrl-C is for the control process alone */
-    clean_signals();
+    sd_clean_signals();
     umask(022);
     setrlimit(RLIMIT_NOFILE, &p->isolation->files);
     syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL); /* not the operator's keys */

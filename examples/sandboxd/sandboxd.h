@@ -102,6 +102,12 @@ void sd_hex(char *out, const unsigned char *bytes, size_t len); /* 2 * len chara
 void sd_uuid(char out[37]);
 void sd_timestamp(char out[32]); /* now, by ISO 8601 in UTC */
 
+/* For a child before exec: every signal at its default, none blocked. Allocates nothing. */
+void sd_clean_signals(void);
+
+/* The number of an option: 0, or -1 when stderr has been told what it should be. */
+int sd_number(const char *option, const char *text, long least, long most, long *number);
+
 /* ---- key.c ---- */
 
 /* Only the SHA-256 of the key is kept. */

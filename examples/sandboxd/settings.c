@@ -2,7 +2,6 @@
    on to the agents as they are. */
 #include "sandboxd.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,17 +10,6 @@ const sd_settings sd_default_settings = {
     .stall_ms = 300000,
     .chaos = {.random = 1},
 };
-
-static int take_number(const char *name, const char *text, long least, long most, long *number)
-{
-    char *end;
-    errno = 0;
-    *number = strtol(text, &end, 10);
-    if (!errno && end != text && !*end && *number >= least && *number <= most)
-        return 1;
-    sd_log("--%s is a number from %ld to %ld, not %s", name, least, most, text);
-    return -1;
-}
 
 static int take_seconds(const char *name, const char *text, int64_t *ms)
 {
@@ -40,7 +28,7 @@ int sd_settings_take(sd_settings *settings, const char *name, const char *value)
     long number = 0;
     int result = 0;
     if (strcmp(name, "ring-bytes") == 0) {
-        result = take_number(name, value, SD_RING_LEAST, SD_RING_MOST, &number);
+        result = sd_number(name, value, SD_RING_LEAST, SD_RING_MOST, &number) < 0 ? -1 : 1;
         settings->ring_bytes = (size_t)number;
     } else if (strcmp(name, "stall-seconds") == 0) {
         result = take_seconds(name, value, &settings->stall_ms);

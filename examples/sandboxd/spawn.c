@@ -84,19 +84,6 @@ typedef struct plan {
     pid_t parent;
 } plan;
 
-/* By the system call itself: libc keeps two signals to itself, and whoever started sandboxd may have
-   ignored those too. */
-static void clean_signals(void)
-{
-    static const unsigned long by_default[8]; /* the kernel's struct sigaction, all zero: SIG_DFL */
-    sigset_t none;
-    int number;
-    for (number = 1; number < NSIG; number++)
-        syscall(SYS_rt_sigaction, number, by_default, NULL, (size_t)(NSIG - 1) / 8);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
 static void become_command(const plan *p) __attribute__((noreturn));
 static void become_command(const plan *p)
 {
@@ -105,7 +92,7 @@ static void become_command(const plan *p)
     ssize_t written;
     int i;
     setsid();
-    clean_signals();
+    sd_clean_signals();
     if (p->spawn->die_with_us) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != p->parent)

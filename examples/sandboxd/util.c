@@ -2,10 +2,12 @@
 #include "sandboxd.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -110,4 +112,28 @@ void sd_timestamp(char out[32])
     gmtime_r(&now.tv_sec, &tm);
     strftime(seconds, sizeof(seconds), "%Y-%m-%dT%H:%M:%S", &tm);
     snprintf(out, 32, "%s.%06uZ", seconds, (unsigned)now.tv_nsec / 1000 % 1000000);
+}
+
+/* By the system call itself: libc keeps two signals to itself, and whoever started sandboxd may have
+   ignored those too. */
+void sd_clean_signals(void)
+{
+    static const unsigned long by_default[8]; /* the kernel's struct sigaction, all zero: SIG_DFL */
+    sigset_t none;
+    int number;
+    for (number = 1; number < NSIG; number++)
+        syscall(SYS_rt_sigaction, number, by_default, NULL, (size_t)(NSIG - 1) / 8);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+int sd_number(const char *option, const char *text, long least, long most, long *number)
+{
+    char *end;
+    errno = 0;
+    *number = strtol(text, &end, 10);
+    if (!errno && end != text && !*end && *number >= least && *number <= most)
+        return 0;
+    sd_log("--%s is a number from %ld to %ld, not %s", option, least, most, text);
+    return -1;
 }
